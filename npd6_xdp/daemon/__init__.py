@@ -311,10 +311,14 @@ class Daemon:
 
 
 def _loaded(first: InForce, links: Keeper, compiling: Compiling | None) -> NsFilter:
-    """The program; while it is being compiled, what else takes long is made. Raises MachineError."""
+    """The program; while it is being compiled, what else takes long is made, unless memory is limited: then one comes
+    after the other, and what it takes is asked for first. Raises MachineError.
+    """
     table, limits = first.table, first.config.limits
     with ExitStack() as stack:
-        early = stack.enter_context(closing(EarlyMaps(sizes_for([table], limits)))) if compiling else None
+        early = None
+        if compiling and cgroup.nearest_limit() is None:
+            early = stack.enter_context(closing(EarlyMaps(sizes_for([table], limits))))
         ahead = compiling.take() if compiling else b""
         cgroup.require(memory_to_load([table], limits, ahead=bool(ahead)), f"loading {first.rules}")
         return NsFilter(table, limits, links, ahead, early)

@@ -18,7 +18,7 @@ from npd6_xdp.compiling import Compiling
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system import cgroup
 from npd6_xdp.system.aside import reap
-from npd6_xdp.system.bpf import compiled, load
+from npd6_xdp.system.bpf import compiled, compiler, load
 from npd6_xdp.system.bpf.sizes import sizes_for
 from tests.datapath.harness import UNLIMITED, entry, table
 from tests.netns.wire import until
@@ -75,9 +75,9 @@ def test_what_was_compiled_beside_is_loaded_without_the_compiler(file: Path, mon
         assert loaded.module is None
 
 
-def test_what_is_left_out_for_being_in_time_changes_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_out_for_debuggers_changes_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = load.compile_ahead()
-    monkeypatch.setattr(load, "_AHEAD", ())
+    monkeypatch.setattr(compiler, "FLAGS", tuple(flag for flag in compiler.FLAGS if flag != "-g0"))
     assert load.compile_ahead() == ahead
 
 

@@ -110,6 +110,19 @@ def test_a_clang_that_knows_what_is_its_own_business_by_another_name_compiles_wi
     assert str(caught.value).count("undeclared") == 1
 
 
+def test_what_the_verifier_refuses_of_it_is_compiled_once_more_with_clang_optimizing_as_well(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = "int passes(void *ctx) {\n#ifdef REFUSED\nreturn *(volatile int *)16;\n#endif\nreturn 2;\n}"
+    monkeypatch.setattr(compiler, "ONCE", ("-DREFUSED=1",))
+    module, function = compile_program(text, "passes", {})
+    assert function.fd >= 0
+    module.cleanup()
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(MachineError, match="invalid mem access"):
+        compile_program(text, "passes", {"REFUSED": 1})
+
+
 def test_the_verifier_has_little_to_walk(bench: Bench) -> None:
     """It gives up at a million instructions, and one value too many that stays on the stack brings it halfway there."""
     program = bench.ns_filter.program

@@ -7,7 +7,7 @@ import ctypes as ct
 import errno
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ _MADV_DONTNEED = 4
 FLAGS = ("-O2", "-g0", "-Wall", "-Wno-unused-function")
 """Without what is for debuggers, which takes a fifth of the compiler's time, and which no kept program has."""
 ONCE = ("-Xclang", "-disable-llvm-passes", "-Xclang", "-disable-lifetime-markers")
-"""bcc optimizes what clang makes once more, so clang itself needn't: that takes a third of the time. Where a variable's
-life ends, clang would tell that later one: with that, the verifier walks half as much again of what
-LLVM 19 makes.
+"""bcc has LLVM optimize what clang makes, so clang itself needn't: that takes a third of the time. Without the second
+option clang marks where each variable's life ends, and the verifier walks half as much again of what LLVM 19
+makes of that.
 """
 _UNKNOWN = "unknown argument"
+_WALKED = "processed "  # ... insns: the verifier's last line
 
 
 def load_bcc() -> Any:
@@ -60,24 +61,33 @@ def compile_program(source: str, function: str, definitions: Mapping[str, int]) 
     Raises MachineError with the compiler's or the verifier's words, of which bcc itself prints all to file
     descriptor 2 and raises none.
     """
+    kind = load_bcc().BPF.XDP
     module = compile_text(source, definitions)
-    return module, load_function(module, function, load_bcc().BPF.XDP)
+    try:
+        return module, load_function(module, function, kind)
+    except MachineError as error:
+        if _WALKED not in str(error):
+            raise
+    # of what clang has optimized as well, the verifier may think otherwise: it is tried by few versions of clang
+    module.cleanup()
+    module = _compiled(source, definitions)
+    return module, load_function(module, function, kind)
 
 
 def compile_text(source: str, definitions: Mapping[str, int]) -> Any:
     """Compile C, and load none of its functions: the bcc module object. Raises MachineError as well."""
-    # Stub headers stand in for the kernel's, which need not be installed (bpf/include).
-    os.environ["BCC_KERNEL_SOURCE"] = str(BPF_DIRECTORY)
-    flags = [*FLAGS, *(f"-D{name}={value}" for name, value in definitions.items())]
     try:
-        return _compiled(source, [*ONCE, *flags])
+        return _compiled(source, definitions, ONCE)
     except MachineError as error:
         if _UNKNOWN not in str(error):
             raise
-    return _compiled(source, flags)  # what is clang's own business may be another thing in a later one
+    return _compiled(source, definitions)  # what is clang's own business may be another thing in a later one
 
 
-def _compiled(source: str, flags: list[str]) -> Any:
+def _compiled(source: str, definitions: Mapping[str, int], more: Sequence[str] = ()) -> Any:
+    # Stub headers stand in for the kernel's, which need not be installed (bpf/include).
+    os.environ["BCC_KERNEL_SOURCE"] = str(BPF_DIRECTORY)
+    flags = [*more, *FLAGS, *(f"-D{name}={value}" for name, value in definitions.items())]
     with words_caught():
         return load_bcc().BPF(text=source.encode(), cflags=flags)
 

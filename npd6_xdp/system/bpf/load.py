@@ -146,6 +146,8 @@ def load(sizes: Mapping[str, int], ahead: bytes = b"", early: EarlyMaps | None =
             if isinstance(why, OSError) and is_used_up(why.errno or 0):  # the compiler would need even more memory
                 raise MachineError(f"the XDP program can't be loaded: {remedy(why)}") from why
             shelf.remove(name)  # and compile it: if that fails, too, the error says why
+    if early is not None:
+        early.close()  # bcc makes all maps by itself
     return _compile(bcc, source, name, sizes)
 
 
