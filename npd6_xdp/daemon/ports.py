@@ -62,6 +62,7 @@ class Ports(AttachedPorts, Follower):
     def close(self, *, leave: bool = False) -> None:
         """Detach everywhere, or leave that to a successor; let go of the sockets."""
         self._stop_following()
+        self._lines.say()
         if not leave:
             self.detach_all()
         self._attached.clear()
@@ -166,6 +167,7 @@ class Ports(AttachedPorts, Follower):
             yield from steps
         finally:
             self._is_changing = False
+            self._lines.say()  # also of a change that came to nothing
             self._plan()
 
     def admitting(self, new: InForce, change: Change) -> Steps[None]:

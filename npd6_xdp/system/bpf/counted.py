@@ -16,7 +16,7 @@ from npd6_xdp.system.bpf.program import Program
 NOTHING = EntryCounters(dict.fromkeys(Outcome, 0), dict.fromkeys(Reason, 0), dict.fromkeys(Limit, 0))
 
 _BITS = 8  # of emptying, between two pauses: some 8,000 lines
-_PAUSE = 0.01  # seconds
+_PAUSE, _PAUSES = 0.01, 5.0  # seconds, and of all of them: the service manager doesn't wait for ever
 """What is taken out of a trie, the kernel frees in one go, a tenth of a second later (RCU of tasks).
 
 In that time it is some 50,000 lines at this pace, which takes 76 to 80 ms; without a pause it is all of it.
@@ -36,11 +36,13 @@ class CountedPrograms:
 
     def close(self, *, leave: bool = False) -> None:
         """Give up program and maps of each; `leave`: the one at work goes on without this process."""
+        paused = 0.0
         for program in (*self._retired, self.program):
             if not leave:
                 for bits, _ in enumerate(program.emptying(), start=1):
-                    if bits % _BITS == 0:
+                    if bits % _BITS == 0 and paused < _PAUSES:
                         time.sleep(_PAUSE)
+                        paused += _PAUSE
             program.close()
 
     def _succeed(self, program: Program) -> None:
