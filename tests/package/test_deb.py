@@ -183,9 +183,9 @@ def test_it_lives_from_start_to_purge(installed: Root, deb: Path, later_deb: Pat
         assert "npd6-xdp (99.0~rc1)" in said
         assert configuration_file.read_text() == configuration(*EACH_METHOD)
         assert "a later version's word" in configuration_file.with_suffix(".toml.dpkg-dist").read_text()
-        assert root.run("npd6-xdp", "status").stdout.splitlines()[1].startswith("npd6-xdp 99.0rc1, "), (
-            "it was restarted"
-        )
+        said = root.run("npd6-xdp", "status").stdout
+        # behind what is wrong: others may have the neighbour table full, which all namespaces share
+        assert re.search(r"(?m)^npd6-xdp 99\.0rc1, ", said), f"it was restarted: {said}"
         answers(topology, wire)
 
         root.run("apt-get", "-qy", "remove", "npd6-xdp")
