@@ -31,6 +31,7 @@ def status(running: RunningDaemon) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.needs_table
 def test_status_says_what_there_is(topology: Topology, daemon: Start) -> None:
     rules = ("2001:db8:1::/64 neighbour via=lan0 host_routes=true", "2001:db8:2::/64 kernel", "2001:db8:3::/64 static")
     topology.sysctl("edge", "net/ipv6/neigh/lan0/mcast_solicit", 30)  # who isn't there is looked for long enough
@@ -183,6 +184,7 @@ def test_the_log_is_one_line_a_change_and_at_debug_not_one_a_packet(topology: To
     assert about[0]["level"] == "debug"
 
 
+@pytest.mark.needs_table
 def test_at_info_five_thousand_solicitations_of_all_kinds_add_no_line(topology: Topology, daemon: Start) -> None:
     rules = (
         "2001:db8:1::/64 static",
