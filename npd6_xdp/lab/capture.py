@@ -5,8 +5,6 @@ they are independent evidence.
 
 from __future__ import annotations
 
-import re
-import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -29,23 +27,23 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.topology import Namespace, Topology
 
 _FILTER = "icmp6 and (ip6[40] == 135 or ip6[40] == 136)"
-_WRITTEN = re.compile(r"(\d+) packets? captured, (\d+) packets? received by filter")
 _PATIENCE = 60.0  # seconds that tcpdump may take for anything on a machine that does other things beside
 
 
-def settle(process: subprocess.Popen[str], log: Path) -> None:
-    """Wait until a tcpdump, whose standard error goes to `log`, has written all that has come by now.
+def settle(process: subprocess.Popen[str]) -> None:
+    """Wait until a tcpdump has written all that has come by now, which is when it sleeps: each packet wakes it.
 
-    It says (SIGUSR1) how many packets the kernel has taken for it, and how many of these it has written.
+    What it says of packets is no measure. Those that came before its filter was set it counts as received, and never
+    as captured.
     """
     deadline = time.monotonic() + _PATIENCE
-    while process.poll() is None and time.monotonic() < deadline:
-        said = len(_WRITTEN.findall(log.read_text()))
-        process.send_signal(signal.SIGUSR1)
-        while len(counts := _WRITTEN.findall(log.read_text())) == said and time.monotonic() < deadline:
-            time.sleep(0.005)
-        if len(counts) > said and counts[-1][0] == counts[-1][1]:
-            return
+    while process.poll() is None and _state(process.pid) != "S" and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def _state(pid: int) -> str:
+    """As proc_pid_stat(5) has it, for a process that hasn't been waited for: S sleeping, R running, T stopped, ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ class Capture:
     def settle(self) -> None:
         """Wait until all is in the file that has come to the interface by now."""
         assert self._process is not None
-        settle(self._process, self.file.with_suffix(".log"))
+        settle(self._process)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

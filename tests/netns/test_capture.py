@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import pytest
 
@@ -34,3 +35,26 @@ def test_what_tcpdump_has_yet_to_write_is_waited_for(topology: Topology, when: s
     later.join()
     assert asked(capture) == TARGETS
     assert until(lambda: tcpdump.poll() is not None)
+
+
+def test_what_came_while_tcpdump_started_is_not_waited_for(topology: Topology) -> None:
+    """It counts as received what its filter, which isn't set yet, would have refused, and never as captured."""
+    others = [question(TARGETS[0])[:14] + bytes(46)] * 20
+    since = time.monotonic()
+    with Wire(topology) as wire:
+        for _ in range(10):  # two starts in three have frames at that moment
+            started = threading.Event()
+
+            def disturb(started: threading.Event = started) -> None:
+                until = time.monotonic() + 1
+                while not started.wait(0.0001) and time.monotonic() < until:
+                    wire.send(*others)
+
+            disturber = threading.Thread(target=disturb)
+            disturber.start()
+            with Capture(topology, "upstream", "eth0") as capture:
+                started.set()
+                disturber.join()
+                wire.send(*map(question, TARGETS))
+                assert asked(capture) == TARGETS
+    assert time.monotonic() - since < 40, "it waits for a minute, and goes on"

@@ -77,7 +77,7 @@ def tcpdump(topology: Topology, interface: str, *more: str) -> Iterator[Path]:
         process = topology.popen("edge", *words, stdout=packets, stderr=said)
         assert until(lambda: "listening on" in log.read_text()), log.read_text()
         yield file
-        settle(process, log)
+        settle(process)
         process.terminate()
         process.wait()
 
