@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,7 +46,7 @@ os.environ["CACHE_DIRECTORY"] = str(Path(__file__).resolve().parents[1] / ".venv
 
 
 # Of what takes a minute, the rest is not to wait for it at the end; what takes a moment fills the gaps there.
-LONG = ("vagrant", "package", "fuzz", "bench", "prometheus")
+LONG = (("vagrant", "package", "test_lab"), ("bench", "fuzz", "prometheus"))
 HEAVY = ("datapath", "netns")
 ALONE = ("alone", "fills_table")
 
@@ -118,16 +118,20 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def _in_order(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
-    """One worker begins with the long tests, the others share those on namespaces; what takes a moment comes last."""
-    kinds: dict[str, list[pytest.Item]] = {"long": [], "heavy": [], "light": []}
-    for item in items:
-        room = item.path.parent.name
-        kinds["long" if room in LONG else "heavy" if room in HEAVY else "light"].append(item)
-    lanes = [sorted(kinds["long"], key=lambda item: LONG.index(item.path.parent.name))]
-    others = max(0, workers - len(lanes))
-    heavy = kinds["heavy"]
-    lanes += [heavy[len(heavy) * n // others : len(heavy) * (n + 1) // others] for n in range(others)]
-    return dealt(lanes, [*([] if others else heavy), *kinds["light"]])
+    """Two workers begin with the long tests, the others share those on namespaces; what takes a moment comes last."""
+    lanes = [[item for name in names for item in items if _is_of(item, [name])] for names in LONG]
+    rest = [item for item in items if not any(_is_of(item, names) for names in LONG)]
+    heavy = [item for item in rest if _is_of(item, HEAVY)]
+    light = [item for item in rest if not _is_of(item, HEAVY)]
+    if others := max(0, workers - len(lanes)):
+        lanes += [heavy[len(heavy) * n // others : len(heavy) * (n + 1) // others] for n in range(others)]
+        return dealt(lanes, light)
+    return dealt(lanes, [*heavy, *light])
+
+
+def _is_of(item: pytest.Item, names: Collection[str]) -> bool:
+    """Whether these have its room or its file."""
+    return item.path.parent.name in names or item.path.stem in names
 
 
 @pytest.hookimpl(wrapper=True)

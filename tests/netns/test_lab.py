@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -55,20 +57,44 @@ def end_of(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-@pytest.fixture(scope="module")
-def counting() -> Iterator[subprocess.Popen[str]]:
-    """The lab with a daemon that only counts. It waits most of the time, so it runs beside the other one."""
-    monitor = 's/^datapath = .*/datapath = "monitor"/'
-    count_only = f'[ $1 != run ] || sed -i \'{monitor}\' "$3"; exec "$0" -m npd6_xdp "$@"'
-    with start("-c", WITH_ANOTHER_DAEMON, "sh", "-c", count_only, sys.executable) as process:
-        yield process
-        process.terminate()
+@dataclass(frozen=True)
+class Labs:
+    """What two of them told: the lab, and one with a daemon that only counts."""
+
+    real: subprocess.CompletedProcess[str]
+    counting: subprocess.CompletedProcess[str]
+
+    @classmethod
+    def run(cls) -> Labs:
+        """Each waits most of the time, so they run side by side."""
+        monitor = 's/^datapath = .*/datapath = "monitor"/'
+        count_only = f'[ $1 != run ] || sed -i \'{monitor}\' "$3"; exec "$0" -m npd6_xdp "$@"'
+        with ExitStack() as stack:
+            words = (["-m", "npd6_xdp", "lab"], ["-c", WITH_ANOTHER_DAEMON, "sh", "-c", count_only, sys.executable])
+            labs = [stack.enter_context(start(*each)) for each in words]
+            for each in labs:
+                stack.callback(each.terminate)
+            return cls(*map(end_of, labs))
 
 
 @pytest.fixture(scope="module")
-def told(counting: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    """The lab, run once."""
-    return run("-m", "npd6_xdp", "lab")
+def labs(tmp_path_factory: pytest.TempPathFactory) -> Labs:
+    """Run once, also where several workers have tests of this file."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    with (place / "labs.json").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if not (known := file.read()):
+            ran = Labs.run()
+            file.write(known := json.dumps([vars(ran.real), vars(ran.counting)]))
+    return Labs(*(subprocess.CompletedProcess(**each) for each in json.loads(known)))
+
+
+@pytest.fixture
+def told(labs: Labs) -> subprocess.CompletedProcess[str]:
+    """The lab."""
+    return labs.real
 
 
 def test_every_check_holds(told: subprocess.CompletedProcess[str]) -> None:
@@ -127,8 +153,8 @@ def test_a_daemon_that_does_not_start_fails_the_lab_and_its_log_is_shown() -> No
     assert "checks FAILED" in told.stdout
 
 
-def test_a_daemon_that_only_counts_fails_the_lab(counting: subprocess.Popen[str]) -> None:
-    told = end_of(counting)
+def test_a_daemon_that_only_counts_fails_the_lab(labs: Labs) -> None:
+    told = labs.counting
     assert told.returncode == 1
     for check in (
         r"ping the host +3 of 3 answered +0 of 3 answered",
