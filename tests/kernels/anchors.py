@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tests.kernels.ground import Rule, interface
+from tests.kernels.ground import Rule, beside
 from tests.kernels.scene import Scene
 from tests.kernels.wire import ANSWER, SILENCE
 
@@ -38,7 +38,7 @@ class Anchors(Scene):
                 f"route add local {_PREFIX}:5::/64 dev dummy0",
             )
         return "".join(
-            interface(port, Rule(f"{_PREFIX}::/48", "route"), datapath=datapath) for port, datapath in _PORTS.items()
+            beside(port, Rule(f"{_PREFIX}::/48", "route"), datapath=datapath) for port, datapath in _PORTS.items()
         )
 
     def check(self) -> None:

@@ -46,6 +46,11 @@ def interface(name: str, *rules: Rule, **keys: str | int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def beside(name: str, *rules: Rule, **keys: str | int) -> str:
+    """An [[interface]] whose attach is nothing to its scene: `auto` puts 32 ports at tc, which others look at."""
+    return interface(name, *rules, **{"attach": "generic", **keys})
+
+
 def _toml(value: str | int) -> str:
     if isinstance(value, bool):
         return str(value).lower()

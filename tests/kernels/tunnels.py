@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tests.kernels.ground import Rule, interface
+from tests.kernels.ground import Rule, beside, interface
 from tests.kernels.scene import Scene
 from tests.kernels.wire import ANSWER, SILENCE
 
@@ -25,7 +25,7 @@ class Tunnels(Scene):
         for number, (kind, name) in enumerate(self.names.items(), 1):
             ground.ip("edge", _MAKE[kind], f"link set {name} up", f"route add {_PREFIX}:{number}::/64 dev {name}")
         return "".join(
-            interface(port, Rule(f"{_PREFIX}::/48", "route"), datapath=datapath) for port, datapath in _PORTS.items()
+            beside(port, Rule(f"{_PREFIX}::/48", "route"), datapath=datapath) for port, datapath in _PORTS.items()
         )
 
     def check(self) -> None:

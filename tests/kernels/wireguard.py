@@ -11,7 +11,7 @@ from pathlib import Path
 
 from npd6_xdp.lab.topology import Namespace
 from tests import recipes
-from tests.kernels.ground import Rule, interface, until
+from tests.kernels.ground import Rule, beside, until
 from tests.kernels.machine import init, ping
 from tests.kernels.scene import Scene
 from tests.kernels.wire import ANSWER, SILENCE
@@ -57,7 +57,7 @@ class WireGuard(Scene):
             ground.ip("upstream", f"address add 2001:db8:7{number}::1/64 dev {port}-ask nodad")
             ground.ip("edge", f"address add 2001:db8:7{number}::2/64 dev {port} nodad")
         ours = Rule(rule.prefix, rule.method.value, f'via = ["{_NAME}"]')
-        return "".join(interface(port, ours, datapath=datapath) for port, datapath in _PORTS.items())
+        return "".join(beside(port, ours, datapath=datapath) for port, datapath in _PORTS.items())
 
     def check(self) -> None:
         ground = self.ground
