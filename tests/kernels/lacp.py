@@ -87,7 +87,10 @@ class Lacp(Scene):
         def answered() -> bool:
             nonlocal found
             self.targets += 1
-            found = wire.ask(f"{_PREFIX}::{self.targets:x}", mac, seconds=2.0, more=_MORE)
+            try:
+                found = wire.ask(f"{_PREFIX}::{self.targets:x}", mac, seconds=2.0, more=_MORE)
+            except OSError as error:  # ENOBUFS: the bond that is asked by has nothing to send by yet
+                found = str(error)
             return found == ANSWER
 
         until(answered, _FAIL_OVER)
