@@ -40,8 +40,11 @@ RULES = (
 
 
 def test_lintian_finds_nothing_in_either_package(deb: Path, source_package: Path) -> None:
+    """A later one may not know the tag of an override, and knows a later Policy: that it says so is left aside."""
+    later = "--suppress-tags=alien-tag,out-of-date-standards-version"
+    options = ("--allow-root", "--pedantic", "--display-info", "--fail-on=pedantic", later)
     for package in (deb, source_package):
-        words = ("lintian", "--allow-root", "--pedantic", "--display-info", "--fail-on=pedantic", package)
+        words = ("lintian", *options, package)
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
