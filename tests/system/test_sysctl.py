@@ -226,9 +226,9 @@ def own_file(directory: Path) -> Path:
 @pytest.mark.parametrize(
     "line",
     [
-        ["/etc/cron.d/evil", 0, "* * * * * root id"],
-        ["../../../../etc/passwd", 0, "1"],
-        ["conf/{}/../../../../../tmp/evil", 1, "1"],
+        ["/TMP/evil", 0, "* * * * * root id"],
+        ["../evil", 0, "1"],
+        ["conf/{}/../../../evil", 1, "1"],
         ["conf/{}/forwarding", 1, "1"],
         ["conf/lo/proxy_ndp", 0, "1"],
         ["conf/{}/proxy_ndp", 0, "1"],
@@ -251,8 +251,10 @@ def own_file(directory: Path) -> Path:
 def test_nothing_is_written_that_no_daemon_sets_and_that_is_said(
     tmp_path: Path, root: Path, said: pytest.LogCaptureFixture, line: object
 ) -> None:
+    """Where it would be (0665297 wrote the first three), that is below /TMP, which stands for the test's own."""
     directory = tmp_path / "memory"
-    own_file(directory).write_text(json.dumps([line, ["neigh/{}/proxy_delay", 1, "80"]]))
+    told = json.dumps([line, ["neigh/{}/proxy_delay", 1, "80"]]).replace("/TMP", str(tmp_path))
+    own_file(directory).write_text(told)
     before = {path: path.read_text() for path in root.rglob("*") if path.is_file()}
     with closing(Memory(directory)) as memory:
         Sysctls(memory).put_back()
