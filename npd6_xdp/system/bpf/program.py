@@ -22,6 +22,7 @@ from npd6_xdp.core.table import NOTHING_DECIDED, Decisions, Match, Table
 from npd6_xdp.system.bpf.attach import Functions
 from npd6_xdp.system.bpf.counters import Counters
 from npd6_xdp.system.bpf.load import Loaded
+from npd6_xdp.system.bpf.maps import Maps
 from npd6_xdp.system.bpf.pack import (
     SOME,
     EntryChange,
@@ -99,7 +100,8 @@ class Program(Counters):
         self._entries: dict[bytes, bytes] = {}
         self._packed: Packed = {}
         self._writes = TableWrites(self)
-        self._port_entries = PortEntries(self)
+        # not of this object: where they held each other, a former program, with its table, would stay for ever
+        self._port_entries = PortEntries(Maps(loaded.maps, sizes))
         self._fitting: _Fitting | None = None  # what was said last, which another table may change
         self._image: tuple[Table, tuple[Tapped, str | None], dict[bytes, bytes]] | None = None
         self.tapped = Tapped()
