@@ -258,8 +258,8 @@ cards() {
     echo
 }
 
-# Runs the scenes on a kernel; its exit status is theirs. What ended before they began, emulated on a busy machine, is
-# booted once more. Both processors are one thread's work: with a thread for each,
+# Runs the scenes on a kernel; its exit status is theirs. Descriptor 3 has a line for each that begins. What ended before
+# they began, emulated on a busy machine, is booted once more. Both processors are one thread's work: with a thread for each,
 # one can still run what the other has just patched in the kernel's code, and dies of it (6.12, "Oops: int3" at boot).
 boot() {
     local image=$1 log=$work/$1.log began=$SECONDS vmlinuz hardware=() processor
@@ -273,7 +273,8 @@ boot() {
             "${processor[@]}" -smp 2 -m 2048 -nodefaults -display none -net none "${hardware[@]}" -no-reboot \
             -serial stdio -kernel "$vmlinuz" -initrd "$work/$image.initrd" \
             -append "console=ttyS0 quiet panic=-1 mitigations=off $quiet${MANY:+ MANY=$MANY}${GROWTH:+ GROWTH=$GROWTH} -- ${scenes[*]}" </dev/null 2>&1 |
-            grep --line-buffered -v 'is not connected to host network' | sed -u 's|\r$||' | tee "$log" || true
+            grep --line-buffered -v 'is not connected to host network' | sed -u 's|\r$||' |
+            tee "$log" >(sed -un "s|^begins  |kernels: $image: |p" >&3) || true
         ! grep -q '^Linux ' "$log" || break
     done
     cp "$log" "$cache/"
@@ -294,6 +295,30 @@ boot() {
 
 # Where a kernel's image is in the cache.
 kernel() { find "$cache/$1" -name 'vmlinuz*' -type f -print -quit; }
+
+# Runs the scenes on some kernels, side by side where there is memory for it: a guest has one thread. Meanwhile it says what
+# begins where, and afterwards how each ended; of one that failed all that it printed. Status 1 if one did.
+side_by_side() {
+    local available image number failed=0
+    available=$(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo)
+    say "booting $*, with ${scenes[*]}"
+    for image in "$@"; do
+        boot "$image" 3>&1 >"$work/$image.out" 2>&1 &
+        running+=($!)
+        [ "$available" -ge 8 ] || wait $! || true
+    done
+    for number in "${!running[@]}"; do
+        image=${*:number + 1:1}
+        if wait "${running[number]}"; then
+            tail -n 1 "$work/$image.out"
+        else
+            failed=1
+            cat "$work/$image.out"
+        fi
+    done
+    running=()
+    return $failed
+}
 
 images=()
 for kernel in "${kernels[@]}"; do
@@ -334,28 +359,11 @@ accelerated=no
 status=0
 if [ $in_ci = no ]; then
     for image in "${images[@]}"; do
-        boot "$image" & # so that a signal is heard meanwhile
+        boot "$image" 3>/dev/null & # so that a signal is heard meanwhile
         running=($!)
         wait $! || status=1
     done
     running=()
     exit $status
 fi
-# Side by side, where there is memory for it: a guest has one thread.
-available=$(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo)
-say "booting ${images[*]}, with ${scenes[*]}"
-for image in "${images[@]}"; do
-    boot "$image" >"$work/$image.out" 2>&1 &
-    running+=($!)
-    [ "$available" -ge 8 ] || wait $! || true
-done
-for number in "${!images[@]}"; do
-    if wait "${running[number]}"; then
-        tail -n 1 "$work/${images[number]}.out"
-    else
-        status=1
-        cat "$work/${images[number]}.out"
-    fi
-done
-running=()
-exit $status
+side_by_side "${images[@]}"

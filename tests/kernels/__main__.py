@@ -111,6 +111,7 @@ def run(ground: Ground, names: Sequence[str]) -> int:
     print(f"Linux {os.uname().release}: {', '.join(names)}", flush=True)
     scenes: dict[str, Scene] = {}
     configuration = ""
+    begins("build")
     for name in names:
         scene = SCENES[name](ground)
         ground.scene = name
@@ -122,6 +123,7 @@ def run(ground: Ground, names: Sequence[str]) -> int:
     if scenes:
         print(f"        built in {time.monotonic() - began:.1f} s", flush=True)
         since = time.monotonic()
+        begins("start")
         try:
             ground.start(configuration)
         except StartError as error:
@@ -133,21 +135,29 @@ def run(ground: Ground, names: Sequence[str]) -> int:
         for name, scene in scenes.items():
             since = time.monotonic()
             ground.scene = name
+            begins(name)
             guarded(ground, scene.check)
             print(f"        {name} took {time.monotonic() - since:.1f} s", flush=True)
         if isinstance(smoke := scenes.get("smoke"), Smoke):
             ground.scene = "growth"
+            begins("growth")
             guarded(ground, smoke.grow)
             guarded(ground, lambda: easy(ground))
             for name, scene in scenes.items():
                 ground.scene = name
                 guarded(ground, scene.after_growth)
         ground.scene = "end"
+        begins("end")
         guarded(ground, lambda: end(ground))
         if ground.failed:
             print(f"--- what the daemon said:\n{ground.daemon.log}---", flush=True)
     print(f"{ground.failed} failed, in {time.monotonic() - began:.1f} s", flush=True)
     return bool(ground.failed)
+
+
+def begins(what: str) -> None:
+    """Say what the next lines are of; deploy/kernels.sh --ci shows these alone."""
+    print(f"begins  {what}", flush=True)
 
 
 def follow(*, must: bool) -> int:

@@ -40,7 +40,8 @@ class Growth(Scene):
         before, since = set(ground.programs(_PORT)), time.monotonic()
         done, words = ground.reload(text)
         took = time.monotonic() - since
-        print(f"        reload {'done' if done else 'not done'} after {took:.1f} s: {words}", flush=True)
+        print(f"        the reload took {took:.1f} s: {words}", flush=True)
+        ground.check("the client waits for the reload to its end", "done" if done else words, "done")
         wire, mac, target = ground.wire(f"{_GROWN}-ask"), ground.mac(_GROWN), f"{_prefix(COUNT - 1)}::1"
         there = until(lambda: wire.ask(target, mac, seconds=1.0) == ANSWER, _WITHIN)
         print(f"        {COUNT} rules answer after {time.monotonic() - since:.1f} s", flush=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,8 @@ def test_the_scenes_hold_on_the_kernel_that_is_here_as_far_as_it_has_their_devic
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
     assert done.stdout.count("\nok ") > 40
+    assert re.findall("^begins  (.*)$", done.stdout, re.MULTILINE)[:3] == ["build", "start", "smoke"]
+    assert "ok      growth: the client waits for the reload to its end" in done.stdout
     assert "ok      growth: another program has taken over" in done.stdout
     assert "ok      end: nothing is left behind" in done.stdout
 
@@ -152,3 +155,45 @@ def test_a_kernel_that_apt_fails_to_fetch_is_asked_for_again_and_after_three_att
         assert done.returncode == 1
         assert "E: Failed to fetch, said the mirror" in done.stderr
         assert "apt can't fetch it" in done.stderr
+
+
+GUEST = r"""#!/bin/bash
+# What stands for QEMU: a guest's console, by the name of its kernel. It goes on when the test has seen how it began.
+for word; do case $word in *.initrd) image=$(basename "$word" .initrd) ;; esac; done
+line() { printf '%s\r\n' "$1"; }
+line 'Linux 6: smoke, bond'
+line 'begins  smoke'
+line 'ok      smoke: static'
+for _ in {1..200}; do [ -e go ] && break; sleep 0.1; done
+line 'begins  bond'
+[ "$image" = good ] || { line 'FAILED  bond: by both: nothing'; line 'kernels: exit status 1'; exit; }
+line 'ok      bond: by both'
+line 'kernels: exit status 0'
+"""
+
+
+def test_each_scene_is_said_as_it_begins_and_all_that_a_kernel_printed_where_it_failed(tmp_path: Path) -> None:
+    """By the script's own lines for booting, with another QEMU."""
+    (tmp_path / "qemu-system-x86_64").write_text(GUEST)
+    (tmp_path / "qemu-system-x86_64").chmod(0o755)
+    text = SCRIPT.read_text()
+    boot = text[text.index("# --- boot ---") : text.index("\nimages=()")]
+    head = f"set -euo pipefail; say() {{ echo kernels: $*; }}; work={tmp_path} cache={tmp_path}/cache accelerated=no"
+    head += " limit=60 quiet= scenes=(smoke bond) running=(); mkdir -p $cache/{good,bad}\n"
+    script = f"{head}{boot}\nside_by_side good bad"
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen(
+        ("bash", "-c", script), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout
+        assert running.stdout.readline() == "kernels: booting good bad, with smoke bond\n"
+        assert re.fullmatch("kernels: (good|bad): smoke\n", running.stdout.readline()), "while it goes on"
+        (tmp_path / "go").touch()
+        rest = running.stdout.read().splitlines()
+        assert running.wait(60) == 1
+    assert {"kernels: good: bond", "kernels: bad: bond"} <= set(rest)
+    assert "ok      smoke: static" in rest, "all that the one printed"
+    assert rest.count("FAILED  bond: by both: nothing") == 1
+    assert "ok      bond: by both" not in rest, "but nothing of the other"
+    assert any(re.fullmatch("kernels: good: all 2 checks held, in [0-9]+ s", line) for line in rest)
+    assert any(line.startswith("kernels: bad: FAILED after") for line in rest)
