@@ -10,6 +10,8 @@ from npd6_xdp.core.errors import ConfigError, Mistake
 SPACE = " \t\n\v\f\r"
 """isspace() in the C locale: what both programs skip."""
 
+MOST_TOGETHER = 1_000_000
+"""Pairs of a file's lines that hold for the same addresses: each may be written, so that they take 10 s and 150 MB."""
 
 # --- What is said on the way ---
 
@@ -24,12 +26,20 @@ class Notes:
         """Remarks on what is left out though its own program would have made something of it, or nothing at all."""
         self.mistakes: list[tuple[int, str]] = []
         self.said: list[tuple[int, str]] = []
+        self._together = 0
         self._top: list[tuple[int, str]] = []
         self._equals: list[tuple[int, str]] = []
 
     def wrong(self, line: int, message: str) -> None:
         """Note a mistake; line 0 is the whole file."""
         self.mistakes.append((line, message))
+
+    def together(self, line: int, count: int, what: str) -> bool:
+        """Whether so many more lines hold for what one does; if they are too many in all, that is a mistake."""
+        self._together += count
+        if self._together > MOST_TOGETHER:
+            self.wrong(line, f"{what}; more than {MOST_TOGETHER:,} pairs of them overlap: leave some out")
+        return self._together <= MOST_TOGETHER
 
     def without(self, line: int, message: str) -> None:
         """Note what its own program goes on without: a mistake for who converts once, a remark for who runs by it."""

@@ -189,6 +189,8 @@ def read(text: str, notes: Notes, machine: Facts = NOTHING_KNOWN) -> list[Interf
         return []
     for interface in interfaces.values():
         interface.rules = _one_rule_a_prefix(interface.rules, notes)
+        if notes.mistakes:
+            return []
         if not interface.converted:
             notes.say(interface.line, f"proxy {interface.name}: left out: no rule is left", interface.remarks)
     _routed(interfaces.values(), notes, machine)
@@ -360,21 +362,31 @@ def _one_rule_a_prefix(rules: list[Rule], notes: Notes) -> list[Rule]:
             result.append(rule)
             if rule.method:
                 kept[rule.network] = [rule]
-    says = [(rule, _together(rule, kept, notes)) for rule in result if rule.method]
+    says = []
+    for rule in result:
+        if not rule.method:
+            continue
+        wider = _wider(rule, kept)
+        if not notes.together(rule.line, len(kept[rule.network]) - 1 + len(wider), "too many rules"):
+            return result
+        says.append((rule, _together(rule, kept[rule.network][1:], wider, notes)))
     for rule, (method, via, host_routes) in says:  # afterwards: each looks at what the others say
         rule.method, rule.via, rule.host_routes = method, via, host_routes
     return result
 
 
-def _together(rule: Rule, kept: dict[IPv6Network, list[Rule]], notes: Notes) -> tuple[str, list[str], bool]:
-    """Method, via and host_routes of what holds for a rule's prefix, by all rules there; what is lost is said."""
+def _wider(rule: Rule, kept: dict[IPv6Network, list[Rule]]) -> list[Rule]:
+    """The rules of the prefixes that hold a rule's."""
+    around = [rule.network.supernet(new_prefix=length) for length in range(rule.network.prefixlen)]
+    return [other for network in around for other in kept.get(network, ())]
+
+
+def _together(rule: Rule, same: list[Rule], wider: list[Rule], notes: Notes) -> tuple[str, list[str], bool]:
+    """Method, via and host_routes of what holds for a rule's prefix, by the other rules there; what is lost is said."""
 
     def say(line: int, message: str) -> None:
         notes.say(line, f"rule {rule.prefix}: {message}", rule.remarks)
 
-    same = kept[rule.network][1:]
-    around = [rule.network.supernet(new_prefix=length) for length in range(rule.network.prefixlen)]
-    wider = [other for network in around for other in kept.get(network, ())]
     holding = [rule, *same, *sorted(wider, key=lambda other: other.line)]
     for other in same:
         if (other.method, other.via) == (rule.method, rule.via):

@@ -222,6 +222,9 @@ def _lists(found: _File, interfaces: list[Interface], notes: Notes) -> None:
         notes.say(entry.line, f"{entry}: left out: npd6 takes {_EXPRESSIONS}, and passes over more")
         found.lists.remove(entry)
     used: set[_Entry] = set()
+    rules, entries = sum(len(interface.converted) for interface in interfaces), len(found.lists)
+    if not notes.together(0, rules * entries, f"{rules} prefixes and {entries} entries of lists are too many"):
+        return
     for interface in interfaces:
         networks = sorted(rule.network for rule in interface.converted)  # by address, the wider one first
         for rule in interface.converted:

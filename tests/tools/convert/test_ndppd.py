@@ -190,3 +190,13 @@ def test_ndppd_conf_becomes(name: str, text: str, want: list[dict[str, Any]], re
 def test_mistakes_in_ndppd_conf(name: str, text: str, want: list[str]) -> None:
     found = mistakes(text)
     assert matches(found, want), found
+
+
+@pytest.mark.parametrize("wide", ["::/0", "2001:db8::/32"])
+def test_rules_within_too_many_others_are_refused_in_one_line(wide: str) -> None:
+    """What becomes of each may name all the others."""
+    within = "".join(f"rule 2001:db8:{number:x}::/64 {{ iface a }}\n" for number in range(1200))
+    (found,) = mistakes(f"proxy wan0 {{\n{f'rule {wide} {{ auto }}' * 900}\n{within}}}\nproxy wan1 {{\n{within}}}\n")
+    assert (
+        found == "1113: too many rules; more than 1,000,000 pairs of them overlap: leave some out"
+    )  # 2 + (10**6 - 899) / 900

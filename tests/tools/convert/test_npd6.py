@@ -253,3 +253,11 @@ def test_an_entry_goes_to_the_longest_prefix_that_holds_it() -> None:
 def test_mistakes_in_npd6_conf(name: str, text: str, want: list[str]) -> None:
     found = mistakes(text)
     assert matches(found, want), found
+
+
+def test_lists_of_too_many_for_the_prefixes_are_refused_in_one_line() -> None:
+    pairs = "".join(f"prefix=2001:db8:{number:x}:\ninterface=wan0\n" for number in range(1001))
+    entries = "".join(f"addrlist=2001:db8::{number:x}\n" for number in range(1000))
+    (found,) = mistakes(f"listtype=black\n{pairs}{entries}")
+    assert "1001 prefixes and 1000 entries of lists are too many; more than 1,000,000 pairs of them overlap" in found
+    assert "listtype black or white" in read(f"{pairs}{entries}")[1][0], "lists that nothing goes by"
