@@ -15,7 +15,12 @@ import time
 import traceback
 from pathlib import Path
 
-import atheris
+from tests.fuzz import INSTALL_ATHERIS
+
+try:
+    import atheris
+except ImportError:
+    sys.exit(f"coverage: atheris isn't installed: {INSTALL_ATHERIS}")
 
 with atheris.instrument_imports(include=["npd6_xdp", "tomllib"]):
     from tests.fuzz.targets import Target, targets

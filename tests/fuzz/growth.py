@@ -139,16 +139,44 @@ FAMILIES = (
     Family("ndppd.conf", "strays", b"proxy eth0 {\n", b"$ \n", b"}"),
     Family("ndppd.conf", "quotes", b"proxy eth0 {\n", b'a "\n', b"}"),
     Family("ndppd.conf", "options", b"proxy eth0 { rule 1::/64 { static }\n", b"colour%d yes\n", b"}"),
+    # An event is read alone or as one of a run. Of a frame, a message of at most 4,096 bytes is looked into (an
+    # advertisement's has 32), so only what stands behind it can grow.
+    Family("event", "a run of records", piece=targets()["event"].samples[1]),
+    Family("solicitation", "what stands behind it", targets()["solicitation"].samples[0], b"\0"),
+    Family("advertisement", "what stands behind it", targets()["advertisement"].samples[3], b"\0"),
+    Family("web.yml", "users", b"basic_auth_users:\n", b"  u%d: $2y$10$" + b"O" * 53 + b"\n"),
+    Family("web.yml", "one user again and again", b"basic_auth_users:\n", b"  u: $2y$10$" + b"O" * 53 + b"\n"),
+    Family("web.yml", "headers", b"http_server_config:\n  headers:\n", b'    X-%d: "a"\n'),
+    Family("web.yml", "ciphers", b"tls_server_config:\n  cipher_suites:\n", b"  - TLS_AES_%d\n"),
+    Family("web.yml", "ciphers in one line", b"tls_server_config: {cipher_suites: [", b"a,", b"]}\n"),
+    Family("web.yml", "unknown keys", piece=b"colour%d: 1\n"),
+    Family("web.yml", "lists within lists", piece=b"[\n"),
+    Family("web.yml", "dashes", piece=b"- "),
+    Family("web.yml", "pairs", b"[", b"? ,", b"]"),
+    Family("web.yml", "an alias again and again", b"[&a b", b",*a", b"]"),
+    Family("web.yml", "one string of escapes", b'"', b"\\u00e9", b'"'),
+    Family("web.yml", "empty lines in a text", b">\n", b"\n"),
+    Family("web.yml", "comments", piece=b"# x\n"),
     Family("pcap", "frames", targets()["pcap"].samples[0], targets()["pcap"].samples[0][24:]),
     Family("pcapng", "blocks", targets()["pcapng"].samples[0], targets()["pcapng"].samples[0][28:]),
     Family("pcapng", "options", targets()["pcapng"].samples[0], b"\x63\0\0\0"),
     Family("control reply", "arrays", b"", b"["),
     Family("control reply", "white space", b"", b"  ", b'{"a": 1}'),
+    Family("control", "arrays", b'{"verb": ', b"["),
+    Family("control", "keys", b'{"verb": "status"', b', "a%d": 1', b"}\n"),
+    Family("control", "questions", piece=b'{"verb": "status"}\n'),
+    Family("http", "header lines", b"GET / HTTP/1.1\r\nHost: a\r\n", b"X-%d: a\r\n", b"\r\n"),
+    Family("http", "one header line", b"GET / HTTP/1.1\r\nHost: a\r\nAccept: ", b"text/plain;q=0.1,", b"\r\n\r\n"),
+    Family("http", "a path", b"GET /", b"a/../", b" HTTP/1.1\r\nHost: a\r\n\r\n"),
+    Family("http", "names that are asked for", b"GET /metrics?", b"name[]=%d&", b" HTTP/1.1\r\nHost: a\r\n\r\n"),
+    Family("http", "escapes", b"GET /metrics?name[]=", b"%41", b" HTTP/1.1\r\nHost: a\r\n\r\n"),
+    Family("http", "questions", piece=b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
 )
 
 
 def slow(target: Target, of: Callable[[int], bytes], largest: int = _LARGEST, most: float = 4.0) -> str:
     """Why its time grows faster than the input; "" if it doesn't, as far as `largest` bytes or `most` seconds tell."""
+    largest = min(largest, target.longest or largest)
     count = 64
     before = _least(target, of(count))
     while before < _ENOUGH and len(of(count * 2)) <= largest // TIMES:

@@ -3,8 +3,8 @@
 
 Each target gets its share of the time: bytes made of its samples, cut, mixed and changed (no exception but the
 documented), and pieces said again and again (no time that grows faster than the input). The bytes are atheris's where
-that is installed (`pip install atheris`), which finds what is wrong sooner, else hypothesis's. What is found is made
-small, printed with the seed that finds it again, and the exit status is 1.
+that is installed, which finds what is wrong sooner, else hypothesis's. What is found is made small, printed with the
+command that finds it again, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -26,10 +26,13 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
 from tests.arguments import positive
-from tests.fuzz.growth import FAMILIES, at_random, slow
+from tests.fuzz import INSTALL_ATHERIS
+from tests.fuzz.growth import FAMILIES, Family, at_random, slow
 from tests.fuzz.targets import Target, targets
 
 ATHERIS = find_spec("atheris") is not None
+ENGINES = ("atheris", "hypothesis") if ATHERIS else ("hypothesis",)
+"""What makes the bytes: those that there are here, the first one unless it is said otherwise."""
 _ROUND = 200
 _REPEATING = 0.25  # of the time for kinds of repetition that were thought of, in the order that the seed says
 _EXPLORING = 0.8  # of the rest, where it is atheris's
@@ -45,6 +48,13 @@ class Finding:
     why: str
     data: bytes | str
     seed: int
+    by: str = "hypothesis"
+    """Of ENGINES, what has made them; or "growth": one of FAMILIES."""
+
+    def __str__(self) -> str:
+        again = f"python -m tests.fuzz.parsers --only '{self.target}'"
+        again += " --growth" if self.by == "growth" else f" --by {self.by} --seed {self.seed} --seconds 1"
+        return f"{self.target}: {self.why}\n  by {self.data!r:.2000}\n  again: {again}"
 
 
 def inputs(target: Target) -> st.SearchStrategy[bytes]:
@@ -98,10 +108,26 @@ def fuzz(target: Target, seed: int, examples: int = _ROUND) -> Finding | None:
     return None
 
 
+def fuzz_for(target: Target, seed: int, seconds: float) -> tuple[int, Finding | None]:
+    """The same by seeds from this one on, for so many seconds of processor time: how many inputs; what fails first."""
+    done, ends = 0, time.process_time() + seconds
+    while not done or time.process_time() < ends:
+        if found := fuzz(target, seed + done // _ROUND):
+            return done, found
+        done += _ROUND
+    return done, None
+
+
+def grow(only: str, families: Iterable[Family]) -> Iterator[Finding | None]:
+    """What of FAMILIES takes longer than in proportion, a step for each."""
+    for family in families:
+        if only in ("", family.target):
+            why = slow(targets()[family.target], family.of, _SMALL)
+            yield Finding(family.target, f"{family.name}: {why}", family.name, 0, "growth") if why else None
+
+
 def repeat(target: Target, seed: int) -> Finding | None:
     """One piece again and again: whether its time grows faster than it."""
-    if target.longest:
-        return None
     of, what = at_random(target, random.Random(seed))  # noqa: S311
     why = slow(target, of, _SMALL)
     return Finding(target.name, why, what, seed) if why else None
@@ -114,13 +140,13 @@ def explore(target: Target, seed: int, seconds: float) -> tuple[int, Finding | N
     try:
         said = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):  # it hung for 20 s, or was killed
-        return 0, Finding(target.name, f"exit status {done.returncode}: {done.stderr[-600:]}", "?", seed)
+        return 0, Finding(target.name, f"exit status {done.returncode}: {done.stderr[-600:]}", "?", seed, "atheris")
     why = said.get("why")
-    return said["runs"], Finding(target.name, why, bytes.fromhex(said["data"]), seed) if why else None
+    return said["runs"], Finding(target.name, why, bytes.fromhex(said["data"]), seed, "atheris") if why else None
 
 
-def run(seconds: float, seed: int, only: str = "") -> list[Finding]:
-    """All targets, for so long; the same seed finds the same again, as far as the time reaches."""
+def run(seconds: float, seed: int, only: str = "", by: str = ENGINES[0]) -> list[Finding]:
+    """All targets, for so long, each once at least; the same seed finds the same again, as far as the time reaches."""
     known = {name: target for name, target in targets().items() if only in ("", name)}
     done = dict.fromkeys(known, 0)
     found: list[Finding] = []
@@ -129,50 +155,53 @@ def run(seconds: float, seed: int, only: str = "") -> list[Finding]:
     def note(finding: Finding | None) -> None:
         if finding and all(finding.why[:60] != other.why[:60] for other in found):
             found.append(finding)
-            print(_told(finding), flush=True)
+            print(finding, flush=True)
 
     repeating = time.monotonic() + seconds * _REPEATING
-    for family in random.Random(seed).sample(FAMILIES, len(FAMILIES)):  # noqa: S311
+    for finding in grow(only, random.Random(seed).sample(FAMILIES, len(FAMILIES))):  # noqa: S311
+        note(finding)
         if time.monotonic() >= repeating:
             break
-        if family.target in known and (why := slow(known[family.target], family.of, _SMALL)):
-            note(Finding(family.target, why, family.name, seed))
-    if ATHERIS:
+    if by == "atheris":
         share = max(1.0, (ends - time.monotonic()) * _EXPLORING / len(known))
         for name, target in known.items():
             done[name], finding = explore(target, seed, share)
             note(finding)
     turn = seed
-    while time.monotonic() < ends:
+    while turn == seed or time.monotonic() < ends:
         for name, target in known.items():
-            if time.monotonic() >= ends:
+            if turn > seed and time.monotonic() >= ends:
                 break
-            if not ATHERIS:
+            if by == "hypothesis":
                 note(fuzz(target, turn))
                 done[name] += _ROUND
-            if ATHERIS or turn % 4 == seed % 4:
+            if by == "atheris" or turn % 4 == seed % 4:
                 note(repeat(target, turn))
         turn += 1
     print("; ".join(f"{name} {count:,}" for name, count in done.items()))
     return found
 
 
-def _told(finding: Finding) -> str:
-    again = f"again: python -m tests.fuzz.parsers --only '{finding.target}' --seed {finding.seed} --seconds 1"
-    return f"{finding.target}: {finding.why}\n  by {finding.data!r:.2000}\n  {again}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: nothing was found; 1: something was."""
+    """0: nothing was found; 1: something was; 2: wrong arguments."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.parsers", description=__doc__)
     parser.add_argument("--seconds", type=positive, default=60.0, help="how long, all targets together (default: 60)")
     parser.add_argument("--seed", type=int, default=None, help="repeats a run (default: a fresh one, printed)")
     parser.add_argument("--only", choices=sorted(targets()), default="", help="one target")
+    parser.add_argument("--by", choices=("atheris", "hypothesis"), default=ENGINES[0], help="what makes the bytes")
+    parser.add_argument("--growth", action="store_true", help="only look at times: all kinds of repetition, once")
     arguments = parser.parse_args(argv)
-    seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
-    by = "atheris" if ATHERIS else "hypothesis"
-    print(f"parsers: seed {seed}, {arguments.seconds:.0f} s, by {by}", flush=True)
-    found = run(arguments.seconds, seed, arguments.only)
+    if arguments.by not in ENGINES:
+        print(f"parsers: atheris isn't installed: {INSTALL_ATHERIS}", file=sys.stderr)
+        return 2
+    if arguments.growth:
+        found = [finding for finding in grow(arguments.only, FAMILIES) if finding]
+        print(*found, sep="\n", end="\n" if found else "")
+    else:
+        seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
+        hint = "" if ATHERIS else f" (atheris finds faults sooner: {INSTALL_ATHERIS})"
+        print(f"parsers: seed {seed}, {arguments.seconds:.0f} s, by {arguments.by}{hint}", flush=True)
+        found = run(arguments.seconds, seed, arguments.only, arguments.by)
     print(f"parsers: {len(found)} faults found" if found else "parsers: no fault found")
     return 1 if found else 0
 

@@ -34,7 +34,7 @@ from npd6_xdp.system.http.site import Site
 from npd6_xdp.tools import pcap
 from npd6_xdp.tools.control import understood
 from npd6_xdp.tools.convert import convert
-from npd6_xdp.tools.web_file import parse_web
+from npd6_xdp.tools.web_file import MOST, parse_web
 
 ROOT = Path(__file__).parents[2]
 
@@ -396,7 +396,7 @@ def _web_configurations() -> tuple[Target, ...]:
         "tls_server_config: {cert_file: a, key_file: 'b', cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]}\n",
         f'http_server_config:\n  headers:\n    X-Frame-Options: "deny"\nbasic_auth_users:\n  alice: {hashed}\n',
     )
-    return (Target("web.yml", _web_file, tuple(map(str.encode, samples)), tuple(map(str.encode, words))),)
+    return (Target("web.yml", _web_file, tuple(map(str.encode, samples)), tuple(map(str.encode, words)), MOST),)
 
 
 def _of_captures() -> tuple[Target, ...]:

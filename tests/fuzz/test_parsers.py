@@ -4,35 +4,53 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 
 from npd6_xdp.core import plain_toml
-from tests.fuzz import growth
+from tests.fuzz import INSTALL_ATHERIS, growth, parsers
 from tests.fuzz.growth import FAMILIES, Family, slow
-from tests.fuzz.parsers import fuzz, main
+from tests.fuzz.parsers import fuzz, fuzz_for, grow, main
 from tests.fuzz.targets import Target, targets
+from tests.roots import PROJECT
 
 SEED = random.SystemRandom().randrange(1 << 32)
-PIECES = 1 << 16  # bytes at most of what is said again and again
+CI = os.environ.get("CI") == "true"
+SECONDS = 1.5  # of processor time for each target under CI; of so many families as take GROWING
+GROWING = 8.0
 
 
 @pytest.mark.parametrize("name", targets())
 def test_no_bytes_raise_anything_but_what_is_documented(name: str) -> None:
     print(f"seed {SEED}")
-    assert fuzz(targets()[name], SEED, 40) is None
+    done, found = fuzz_for(targets()[name], SEED, SECONDS) if CI else (40, fuzz(targets()[name], SEED, 40))
+    print(f"{name}: {done:,} inputs")
+    assert found is None, str(found)
 
 
 def test_no_time_grows_faster_than_the_input() -> None:
-    """Of some kinds of input each time, which the seed chooses; `python -m tests.fuzz.parsers` takes all."""
+    """Of some kinds of input each time, which the seed chooses; `python -m tests.fuzz.parsers --growth` takes all."""
     print(f"seed {SEED}")
-    chosen = random.Random(SEED).sample(FAMILIES, 14)  # noqa: S311
-    slower = {f"{each.target}, {each.name}": slow(targets()[each.target], each.of, PIECES) for each in chosen}
-    assert {name: why for name, why in slower.items() if why} == {}
+    chosen = random.Random(SEED).sample(FAMILIES, len(FAMILIES))  # noqa: S311
+    done, ends = 0, time.process_time() + GROWING
+    for found in grow("", chosen if CI else chosen[:14]):
+        assert found is None, str(found)
+        done += 1
+        if time.process_time() > ends:
+            break
+    print(f"{done} of {len(FAMILIES)} kinds of repetition")
+
+
+def test_each_target_has_kinds_of_repetition() -> None:
+    assert {family.target for family in FAMILIES} == set(targets())
 
 
 def test_what_is_wrong_is_found_and_made_small() -> None:
@@ -44,6 +62,35 @@ def test_what_is_wrong_is_found_and_made_small() -> None:
     assert found
     assert found.why.startswith("KeyError: 'a brace too many'")
     assert len(found.data) < 20
+    again = "python -m tests.fuzz.parsers --only 'braces' --by hypothesis --seed 1 --seconds 1"
+    assert str(found).endswith(f"\n  again: {again}")
+
+
+def test_what_is_wrong_is_found_again_by_the_command_that_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also in time that is over before the first bytes come."""
+
+    def check(data: bytes) -> None:
+        assert b"{}" not in data
+
+    target = Target("braces", check, (b"a" * 40,), (b"{", b"}"))
+    monkeypatch.setattr(parsers, "targets", lambda: {"braces": target})
+    done, found = fuzz_for(target, SEED, 60.0)
+    assert found, done
+    again = str(found).rpartition("parsers ")[2].replace("'", "").split()
+    assert main([*again[:-1], "1e-9"]) == 1
+    assert str(found) in capsys.readouterr().out
+
+
+def test_time_that_grows_is_found_again_by_the_command_that_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(parsers, "slow", lambda target, of, largest: "too long" if target.name == "event" else "")
+    (found,) = grow("event", FAMILIES)
+    assert str(found).endswith("again: python -m tests.fuzz.parsers --only 'event' --growth")
+    assert main(["--only", "event", "--growth"]) == 1
+    assert str(found) in capsys.readouterr().out
 
 
 def _second_for_first(text: str) -> str:
@@ -99,3 +146,16 @@ def test_a_time_that_is_none_is_refused(seconds: str, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit, match="2"):
         main(["--seconds", seconds])
     assert f"argument --seconds: '{seconds}' is no number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(parsers.ATHERIS, reason="atheris is here")
+def test_where_atheris_is_missing_one_line_says_how_to_have_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--by", "atheris"]) == 2
+    assert capsys.readouterr().err == f"parsers: atheris isn't installed: {INSTALL_ATHERIS}\n"
+    assert main(["--only", "pcap", "--seconds", "1e-9"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.endswith(f" by hypothesis (atheris finds faults sooner: {INSTALL_ATHERIS})")
+    words = (sys.executable, "-m", "tests.fuzz.coverage", "pcap", "1", "1")
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=60.0, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"coverage: atheris isn't installed: {INSTALL_ATHERIS}\n"
