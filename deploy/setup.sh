@@ -23,6 +23,7 @@ for argument in "$@"; do
 done
 
 [ "$(id -u)" = 0 ] || fail "needs root, to install packages and to load XDP programs: run it as root, or by sudo"
+# The first that has what the program calls; the oldest that is tested is 6.1.
 printf '%s\n' 5.18 "$(uname -r)" | sort -VC || fail "Linux $(uname -r) is too old: npd6-xdp needs 5.18 or newer"
 
 # The distribution's packages. bcc can come from nowhere else: PyPI's package of that name is another thing.
