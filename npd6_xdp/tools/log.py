@@ -21,8 +21,9 @@ from npd6_xdp.core.errors import MachineError, want_of_threads
 _STDERR = 2
 _MOST_HELD = 1 << 20  # bytes that wait to be written
 _WAIT = 0.025  # seconds that a log call waits for its line to be written; it waits again only once all lines are
-_STALLED = 0.3  # seconds without progress, after which the end doesn't wait for what is left
-_ENDING = 2.0  # seconds that it waits for it at the longest
+_STALLED = 0.3  # seconds without progress while the reader takes nothing, after which the end doesn't wait any more
+_ENDING = 2.0  # seconds in which a slow reader may have taken nothing in all
+_LATE = 10.0  # seconds that the end waits for the thread at the longest, which a busy machine may keep from writing
 
 
 class Journal(Protocol):
@@ -115,12 +116,21 @@ class LogThread(logging.Handler):
     def finish(self) -> None:
         """Write what is left as long as somebody reads it; it doesn't wait for a reader that has stopped."""
         self._queue.put(None)
-        ends = time.monotonic() + _ENDING
-        before, stalls = self._written, time.monotonic() + _STALLED
-        while self._thread.is_alive() and time.monotonic() < min(stalls, ends):
+        began = looked = time.monotonic()
+        before, stalled, waited = self._written, 0.0, 0.0
+        while self._thread.is_alive() and stalled < _STALLED and waited < _ENDING and looked < began + _LATE:
             self._thread.join(0.01)
+            last, looked = looked, time.monotonic()
+            if not self._takes_more():  # else it is the thread that is late, not the reader
+                stalled, waited = stalled + looked - last, waited + looked - last
             if self._written != before:
-                before, stalls = self._written, time.monotonic() + _STALLED
+                before, stalled = self._written, 0.0
+
+    def _takes_more(self) -> bool:
+        """Whether a write would come back at once, if only with an error."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def _run(self) -> None:
         while (entry := self._queue.get()) is not None:

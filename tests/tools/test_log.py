@@ -103,6 +103,27 @@ def test_the_end_waits_for_nobody_who_does_not_read_and_for_who_reads_until_all_
     assert len(reading) == 3_000
 
 
+def test_the_end_waits_for_a_thread_that_a_busy_machine_lets_run_late() -> None:
+    """A start that had failed ended without a word on one that was busy."""
+    logged = Logged()
+
+    class Late:
+        def entry(self, _: logging.LogRecord) -> bytes:
+            return b"a message"
+
+        def line(self, text: str) -> bytes:
+            return text.encode()
+
+        def send(self, _: bytes) -> bool:
+            time.sleep(1.0)
+            return False
+
+    logged.handler.journal = Late()
+    logged.handler.say("why it ends")
+    logged.end()
+    assert logged.read() == ["why it ends"]
+
+
 def test_a_signals_handler_may_log_whatever_it_interrupts() -> None:
     """Its lines come within others': no lock that is held then is one that it needs."""
     logged = Logged()
