@@ -17,13 +17,19 @@ from typing import Any
 
 import pytest
 
+from npd6_xdp.core.live import Known
+from npd6_xdp.core.verdict import Limit
 from npd6_xdp.lab.daemon import PROGRAM, RunningDaemon, StartError
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
+from tests.frames import ip6
 from tests.netns.served import served_first
 from tests.netns.service import left
 from tests.netns.sleeper import Sleeper
+from tests.netns.test_announcements import announced
+from tests.netns.test_roles import ADDRESS
 from tests.netns.wire import (
+    LATE,
     Asker,
     Wire,
     configuration,
@@ -267,21 +273,31 @@ def _uptime() -> float:
     return float(Path("/proc/uptime").read_text().split()[0])
 
 
-@pytest.mark.parametrize(("clock", "datapath"), [("ahead", "python"), ("behind", "hybrid")])
+in_each = pytest.mark.parametrize("datapath", ["hybrid", "python"])
+by_each = pytest.mark.parametrize("clock", ["ahead", "behind"])
+
+
+def elsewhen(clock: str) -> tuple[str, ...]:
+    """The program, in a time namespace whose monotonic clock isn't the machine's."""
+    shift = 100_000 if clock == "ahead" else -int(_uptime() / 2)
+    return ("unshare", "--time", "--monotonic", str(shift), *PROGRAM)
+
+
+@in_each
+@by_each
 def test_in_a_time_namespace_ages_and_latencies_are_by_the_machines_clock(
     topology: Topology, daemon: Start, clock: str, datapath: str
 ) -> None:
     """bpf_ktime_get_ns() knows no time namespace. (On 0665297 proxy entries went at once, or never.)"""
-    shift = 100_000 if clock == "ahead" else -int(_uptime() / 2)
     text = "[limits]\nkernel_entry_age = 2\n" + configuration(
         *RULES, datapath=f'"{datapath}"', collect_targets="10", events_per_source="500"
     )
-    running = daemon(text, program=("unshare", "--time", "--monotonic", str(shift), *PROGRAM))
+    running = daemon(text, program=elsewhen(clock))
     asked = 200
     with Wire(topology) as wire:
         use(topology, running)
         for frame in scan(asked, "2001:db8:3::"):
-            assert wire.ask(frame) is not None, "no limit stops it"
+            assert wire.ask(frame) is not None
         began = time.monotonic()
         with flood(topology, repeat(question(PROXIED)), 20):  # which no slow look keeps from asking in time
             while time.monotonic() - began < 3.5:  # what is asked for stays
@@ -300,6 +316,73 @@ def test_in_a_time_namespace_ages_and_latencies_are_by_the_machines_clock(
     if datapath == "python":  # else it is the resolved one alone, and there is no most of it
         assert metric(running, "npd6_answer_seconds_bucket", path="python", le="1.0") >= 0.9 * count
     assert math.isclose(metric(running, "npd6_interface_up", interface="wan0"), 1.0)
+    assert running.stop() == 0
+
+
+PACE = 40  # a second, and as many at once
+
+
+@in_each
+@by_each
+def test_in_a_time_namespace_each_budget_is_full_again_after_a_second_and_explain_sees_that(
+    topology: Topology, daemon: Start, clock: str, datapath: str
+) -> None:
+    """Of events of one source and of new targets. In hybrid, the first for each target of method kernel is Python's."""
+    keys = {"events_per_source": str(PACE), "new_targets_per_second": str(PACE), "datapath": f'"{datapath}"'}
+    running = daemon(configuration(*RULES, **keys), program=elsewhen(clock))
+    new = [*scan(4 * PACE, "2001:db8:3::"), *scan(4 * PACE, "2001:db8:2::")]
+    unasked = {"verb": "explain", "interface": "wan0", "target": "2001:db8:3::9", "vlan": None, "source": None}
+
+    def is_used_up() -> bool:
+        (entry,) = ask(running.control, unasked)["entries"]
+        return Limit.NEW_TARGET in Known.parse(entry).refuses
+
+    with Wire(topology) as wire:
+        for first in range(0, 4 * PACE, PACE // 2):
+            time.sleep(1.1)
+            assert not is_used_up()
+            some = new[first : first + PACE // 2] + new[4 * PACE + first : 4 * PACE + first + PACE // 2]
+            wire.send(*some)
+            answered = wire.advertisements(LATE, enough=len(some))
+            assert len(answered) == len(some), "no limit stops what is within it"
+            if first == 0:
+                by = running.solicitations()
+                assert by["answered_python"] == (PACE if datapath == "python" else PACE // 2)
+        before = running.solicitations().get("rate_limited", 0)
+
+        def beyond() -> bool:
+            """A machine that is slow may let some of them be paid for, or all."""
+            wire.send(*scan(20 * PACE, "2001:db8:3::", first=time.monotonic_ns()))
+            return is_used_up()
+
+        assert until(beyond)
+        assert running.solicitations()["rate_limited"] > before == 0
+        time.sleep(1.1)
+        assert until(lambda: not is_used_up())
+    assert running.stop() == 0
+
+
+@by_each
+def test_in_a_time_namespace_a_standby_waits_until_who_asks_has_had_an_answer_or_given_up(
+    topology: Topology, daemon: Start, clock: str
+) -> None:
+    """That is, by the machine's clock: then it remembers the target, and announces it when it takes over."""
+    text = configuration("2001:db8:1::/64 neighbour via=lan0", active_with=f'"{ADDRESS}"')
+    running = daemon(text, program=elsewhen(clock))
+
+    def remembered() -> float:
+        return metric(running, "npd6_table_entries", table="remembered_targets")
+
+    with Wire(topology) as wire:
+        with flood(topology, repeat(question(HOST_ADDRESS)), 20):
+            began = time.monotonic()
+            while time.monotonic() - began < 3.5:  # a look each second
+                assert remembered() == 0, "it is asked for still"
+                time.sleep(0.1)
+        assert until(lambda: remembered() == 1, 10.0)
+        on_edge(topology, f"address add {ADDRESS}/32 dev lo")
+        (one,) = announced(wire, 1)
+        assert one.target == ip6(HOST_ADDRESS)
     assert running.stop() == 0
 
 

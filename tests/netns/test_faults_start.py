@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -37,12 +37,13 @@ def in_its_own_files(script: str) -> tuple[str, ...]:
 
 
 def with_processes(count: int) -> tuple[str, ...]:
-    """The program as a user who may have so many processes and threads, and is root in all else."""
+    """The program as a user who may have so many processes and threads, and is root in all else (RLIMIT_NPROC)."""
     bounds = "--bounding-set=-sys_admin,-sys_resource"  # which exempt from the limit
     user = 1_000_000 + 4 * os.getpid() + count  # nobody else's: his processes count wherever they are
     return ("prlimit", f"--nproc={count}", "setpriv", f"--ruid={user}", bounds, *PROGRAM)
 
 
+NO_THREAD = "can't start a thread: raise TasksMax= (the cgroup's pids.max), or LimitNPROC= (ulimit -u)"
 REFUSED = {
     "no /sys": (
         in_its_own_files("mount -t tmpfs tmpfs /sys"),
@@ -58,11 +59,11 @@ REFUSED = {
     ),
     "one process": (
         with_processes(1),
-        "the log: can't start a thread: raise TasksMax= (the cgroup's pids.max), or LimitNPROC= (ulimit -u)",
+        f"the log: {NO_THREAD}",
     ),
     "two": (
         with_processes(2),
-        "metrics.listen: can't start a thread: raise TasksMax= (the cgroup's pids.max), or LimitNPROC= (ulimit -u)",
+        f"metrics.listen: {NO_THREAD}",
     ),
     "/run read-only": (
         in_its_own_files(f"mkdir -p {RUN}; mount -t tmpfs -o ro tmpfs {RUN}"),
@@ -159,41 +160,71 @@ def test_a_control_socket_whose_owner_takes_no_connection_ends_the_start_in_one_
 
 GROUPED = """\
 mount --make-rprivate /
-if grep -Eq '[:,]memory[:,]' /proc/self/cgroup; then
+if grep -Eq "[:,]$2[:,]" /proc/self/cgroup; then
     mount -t tmpfs tmpfs /sys/fs/cgroup
-    mkdir /sys/fs/cgroup/memory
-    mount -t cgroup -o memory cgroup /sys/fs/cgroup/memory
-    group=/sys/fs/cgroup/memory/$1 file=memory.limit_in_bytes
+    mkdir /sys/fs/cgroup/$2
+    mount -t cgroup -o $2 cgroup /sys/fs/cgroup/$2
+    group=/sys/fs/cgroup/$2/$1 file=$3
 else
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    echo +memory > /sys/fs/cgroup/cgroup.subtree_control
-    group=/sys/fs/cgroup/$1 file=memory.max
+    echo +$2 > /sys/fs/cgroup/cgroup.subtree_control
+    group=/sys/fs/cgroup/$1 file=$2.max
 fi
-"""
-"""The files of the hierarchy that limits memory here, in either version, and a group of our own in it."""
-BEGUN = """\
-echo "$2" > "$group/$file"
-echo $$ > "$group/cgroup.procs"
-sed 's/^SwapFree:.*/SwapFree: 0 kB/' /proc/meminfo > "$3"
-mount --bind "$3" /proc/meminfo
 shift 3
+"""
+"""The files of the hierarchy that limits memory or processes here, in either version, and a group of our own in it."""
+IN_MEMORY = """\
+echo "$1" > "$group/$file"
+echo $$ > "$group/cgroup.procs"
+sed 's/^SwapFree:.*/SwapFree: 0 kB/' /proc/meminfo > "$2"
+mount --bind "$2" /proc/meminfo
+shift 2
+exec "$@"
+"""
+WITH_PROCESSES = """\
+echo "$1" > "$group/$file"
+echo $$ > "$group/cgroup.procs"
+shift
 exec "$@"
 """
 InAGroup = Callable[[int], tuple[str, ...]]
 
 
+@contextmanager
+def group(topology: Topology, controller: str, limit: str) -> Iterator[tuple[str, ...]]:
+    """A control group of our own: what to put before a script that is run in it; `limit` is its file in version 1."""
+    words = (f"{topology.label}-{controller}", controller, limit)
+
+    def grouped(script: str) -> subprocess.CompletedProcess[str]:
+        return topology.run("edge", "timeout", "60", "bash", "-ec", GROUPED + script, "-", *words)
+
+    if (done := grouped('mkdir "$group"')).returncode:
+        pytest.skip(f"this machine lets nobody limit {controller}: {done.stderr}")
+    yield words
+    assert grouped('until rmdir "$group"; do sleep 0.05; done').returncode == 0
+
+
 @pytest.fixture
 def in_a_group(topology: Topology) -> Iterator[InAGroup]:
     """The program, in a control group of its own that has so much memory (bytes), and no swap."""
-    name, meminfo = f"{topology.label}-memory", str(topology.directory / "meminfo")
+    meminfo = str(topology.directory / "meminfo")
+    with group(topology, "memory", "memory.limit_in_bytes") as words:
+        yield lambda limit: ("bash", "-ec", GROUPED + IN_MEMORY, "-", *words, str(limit), meminfo, *PROGRAM)
 
-    def grouped(script: str) -> subprocess.CompletedProcess[str]:
-        return topology.run("edge", "timeout", "60", "bash", "-ec", GROUPED + script, "-", name)
 
-    if (done := grouped('mkdir "$group"')).returncode:
-        pytest.skip(f"this machine lets nobody limit memory: {done.stderr}")
-    yield lambda limit: ("bash", "-ec", GROUPED + BEGUN, "-", name, str(limit), meminfo, *PROGRAM)
-    assert grouped('until rmdir "$group"; do sleep 0.05; done').returncode == 0
+@pytest.mark.parametrize(("count", "what"), [(1, "the log"), (2, "metrics.listen")])
+def test_a_control_group_that_has_no_process_left_for_a_thread_ends_the_start_in_one_line(
+    topology: Topology, daemon: Start, count: int, what: str
+) -> None:
+    """By its pids.max, which bounds root as well. (On 0665297 one was a traceback, and two were enough.)"""
+    before = left(topology)
+    with group(topology, "pids", "pids.max") as words:
+        program = ("bash", "-ec", GROUPED + WITH_PROCESSES, "-", *words, str(count), *PROGRAM)
+        with pytest.raises(StartError) as caught:
+            daemon(configuration(*RULES), program=program)
+    assert "exit status 1" in str(caught.value)
+    assert caught.value.log == f"npd6-xdp: {what}: {NO_THREAD}\n"
+    assert left(topology) == before
 
 
 @pytest.mark.parametrize("kept", [False, True])
