@@ -65,6 +65,7 @@ def groups(topology: Topology, interface: str) -> set[str]:
 def test_a_port_of_a_bridge_answers_again_and_its_groups_are_joined_on_the_bridge(
     topology: Topology, daemon: Start, anew: str
 ) -> None:
+    """(On 0665297 none was answered on a port made anew, and no group joined again on a bridge that was.)"""
     on_edge(topology, f"address flush dev wan0 to {EDGE_WAN_ADDRESS}")
     make_wan(topology)
     make_bridge(topology)

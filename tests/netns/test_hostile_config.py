@@ -118,6 +118,10 @@ def refused(running: RunningDaemon) -> str:
 def test_whatever_stands_in_the_files_place_is_refused_in_one_line_and_the_old_configuration_lives_on(
     topology: Topology, running: RunningDaemon
 ) -> None:
+    """(0665297 read whatever was there, in its loop: the named pipe and the terminal held that up, the device had it
+    killed, the key took a minute. All else it refused in one line, as now or in other words; of many mistakes it said
+    each.)
+    """
     with Wire(topology) as wire:
         asker = Asker(wire, running)
         for name, (what, words) in HOSTILE.items():
@@ -218,6 +222,8 @@ def state(pid: int) -> str:
 def test_while_a_configuration_is_read_all_else_goes_on_and_who_is_killed_at_it_has_changed_nothing(
     topology: Topology, running: RunningDaemon
 ) -> None:
+    """(0665297 read it in its loop, so nothing of Python's went on meanwhile, and no process could be killed at it.)"""
+
     def told() -> None:
         answers.append(ask(running.control, {"verb": "reload"}))
 
@@ -259,6 +265,7 @@ def test_while_a_configuration_is_read_all_else_goes_on_and_who_is_killed_at_it_
 
 
 def test_the_end_doesnt_wait_for_a_reading_and_none_outlives_the_daemon(running: RunningDaemon) -> None:
+    """(0665297 started no process for it, and ended when it had read.)"""
     running.write(COMMENTS + configuration(RULE))
     with socket.socket(socket.AF_UNIX) as asker, held(running) as child:
         asker.settimeout(SOON)
@@ -274,6 +281,7 @@ def test_the_end_doesnt_wait_for_a_reading_and_none_outlives_the_daemon(running:
 def test_a_file_is_read_where_whoever_started_the_daemon_ignores_the_ends_of_children(
     topology: Topology, daemon: Start
 ) -> None:
+    """(0665297 started no process for it, so it left that as it was, and read: what is asserted of it is new.)"""
     program = "import signal, npd6_xdp.cli; signal.signal(signal.SIGCHLD, signal.SIG_IGN); npd6_xdp.cli.main()"
     running = daemon(configuration(), program=(sys.executable, "-c", program))
     status = Path(f"/proc/{running.process.pid}/status").read_text()

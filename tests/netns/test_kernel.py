@@ -155,6 +155,7 @@ def test_sysctls_of_a_port_that_was_renamed_are_put_back_under_its_new_name(
 
 
 def test_two_daemons_on_different_interfaces_leave_each_other_alone(topology: Topology, daemon: Start) -> None:
+    """(0665297 has this very test.)"""
     host = "2001:db8:1:1::7"
     on_edge(topology, "link add wan9 type veth", "link set wan9 up")
 
@@ -183,6 +184,7 @@ def test_two_daemons_on_different_interfaces_leave_each_other_alone(topology: To
 def test_the_first_of_two_daemons_that_ends_leaves_the_other_the_sysctls_that_both_need(
     topology: Topology, daemon: Start
 ) -> None:
+    """(On 0665297 the first took conf.all.proxy_ndp along.)"""
     on_edge(topology, "link add wan9 type veth", "link set wan9 up")
     before = sysctls(topology)
     assert before["conf/all/proxy_ndp"] == "0"

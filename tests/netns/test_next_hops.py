@@ -263,7 +263,9 @@ def test_between_two_readings_is_a_pause_by_their_length_and_a_second_at_the_mos
 def test_a_former_next_hop_is_answered_for_a_second_after_the_last_of_many_routes(
     topology: Topology, daemon: Callable[..., RunningDaemon], *, full: bool
 ) -> None:
-    """100,000 with --full: 0.01 s after the last at the most, with a load of 16 beside (5 to 20 s on 0665297)."""
+    """100,000 with --full: 0.01 s after the last at the most, with a load of 16 beside (5 to 20 s on 0665297, where it
+    held with 20,000).
+    """
     gateway, many = "2001:db8:7::1", 100_000 if full else 20_000
     lines = [f"route {{}} 3fff:{n >> 8:x}:{n & 255:x}::/48 via {gateway} dev wan0 onlink" for n in range(many)]
     on_edge_at_once(topology, "\n".join(lines).replace("{}", "add"))

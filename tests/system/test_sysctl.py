@@ -56,6 +56,7 @@ def test_what_living_ones_remember_stays_theirs(tmp_path: Path) -> None:
 
 
 def test_what_is_left_in_another_network_namespace_is_not_ours(tmp_path: Path) -> None:
+    """(0665297 has this very test.)"""
     (tmp_path / "sysctl-1-1-dead").write_text('[["conf/all/proxy_ndp", 0, "1"]]')
     with closing(Memory(tmp_path)) as memory:
         assert (memory.left, memory.others) == ([], [])
@@ -63,7 +64,9 @@ def test_what_is_left_in_another_network_namespace_is_not_ours(tmp_path: Path) -
 
 
 def test_what_says_nothing_is_removed_whatever_namespace_it_is_of_unless_its_daemon_lives(tmp_path: Path) -> None:
-    """Whether that namespace is still there is no matter then; it can't be told from here."""
+    """Whether that namespace is still there is no matter then; it can't be told from here. (0665297 left all of other
+    namespaces where it was.)
+    """
     for name, text in (("1-7-dead", "[]"), ("2-7-dead", ""), ("3-7-dead", "[]" + 500 * " "), ("4-7-alive", "[]")):
         (tmp_path / f"sysctl-{name}").write_text(text)
     kept = {"sysctl-5-7-dead", "sysctl-x-7-other", "other", "sysctl-6-7-link", "sysctl-4-7-alive"}
@@ -80,6 +83,7 @@ def test_what_says_nothing_is_removed_whatever_namespace_it_is_of_unless_its_dae
 
 
 def test_what_dead_ones_of_other_namespaces_have_left_is_kept_for_a_week_and_of_the_latest_only(tmp_path: Path) -> None:
+    """(0665297 kept all of it for ever.)"""
     text, now = '[["conf/all/proxy_ndp", 0, "0"]]', time.time()
     for number in range(1, 101):
         path = tmp_path / f"sysctl-{number}-7-dead"
@@ -100,6 +104,7 @@ def test_what_dead_ones_of_other_namespaces_have_left_is_kept_for_a_week_and_of_
     "junk", ["", "{", "[]", '"x"', "7", '{"conf/wan0/proxy_ndp": "0"}', "[1]", '[["a"]]', '[["a", "b", "c"]]', "\0"]
 )
 def test_junk_that_is_left_stops_nobody(tmp_path: Path, junk: str) -> None:
+    """(On 0665297 it held already.)"""
     killed(tmp_path, "0")
     (path,) = tmp_path.iterdir()
     path.write_text(junk)
@@ -109,6 +114,7 @@ def test_junk_that_is_left_stops_nobody(tmp_path: Path, junk: str) -> None:
 
 
 def test_a_directory_that_cannot_be_had_stops_nobody(tmp_path: Path) -> None:
+    """(On 0665297 it held already.)"""
     (tmp_path / "file").touch()
     with closing(Memory(tmp_path / "file")) as memory:
         memory.write([1])
@@ -251,7 +257,9 @@ def own_file(directory: Path) -> Path:
 def test_nothing_is_written_that_no_daemon_sets_and_that_is_said(
     tmp_path: Path, root: Path, said: pytest.LogCaptureFixture, line: object
 ) -> None:
-    """Where it would be (0665297 wrote the first three), that is below /TMP, which stands for the test's own."""
+    """Nor anywhere else: /TMP is the test's own directory. (0665297 said it of none, and wrote what some of them ask for:
+    other files, another sysctl, a value that is no number.)
+    """
     directory = tmp_path / "memory"
     told = json.dumps([line, ["neigh/{}/proxy_delay", 1, "80"]]).replace("/TMP", str(tmp_path))
     own_file(directory).write_text(told)
@@ -267,6 +275,7 @@ def test_nothing_is_written_that_no_daemon_sets_and_that_is_said(
 def test_no_link_is_followed_and_no_file_of_somebody_else_taken(
     tmp_path: Path, root: Path, said: pytest.LogCaptureFixture
 ) -> None:
+    """(0665297 followed the link, and read each file of that name.)"""
     directory = tmp_path / "memory"
     path = own_file(directory)
     path.write_text('[["neigh/{}/proxy_delay", 1, "80"]]')
@@ -290,6 +299,7 @@ def test_no_link_is_followed_and_no_file_of_somebody_else_taken(
 
 
 def test_a_directory_that_is_a_link_is_not_gone_into(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    """(0665297 went into it.)"""
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there")
     with closing(Memory(tmp_path / "link")):
@@ -301,6 +311,7 @@ def test_a_directory_that_is_a_link_is_not_gone_into(tmp_path: Path, said: pytes
 def test_a_locked_file_with_a_name_that_no_daemon_gives_is_ignored(
     tmp_path: Path, name: str, said: pytest.LogCaptureFixture
 ) -> None:
+    """(0665297 stopped at a process id that isn't a number, and took the others for daemons.)"""
     cookie = own_file(tmp_path).name.split("-")[1]
     strange = tmp_path / f"sysctl-{cookie}-{name}"
     with strange.open("w") as file:
