@@ -212,16 +212,21 @@ def in_a_group(topology: Topology) -> Iterator[InAGroup]:
         yield lambda limit: ("bash", "-ec", GROUPED + IN_MEMORY, "-", *words, str(limit), meminfo, *PROGRAM)
 
 
+@pytest.fixture
+def with_so_many(topology: Topology) -> Iterator[InAGroup]:
+    """The program, in a control group of its own that may have so many processes and threads."""
+    with group(topology, "pids", "pids.max") as words:
+        yield lambda count: ("bash", "-ec", GROUPED + WITH_PROCESSES, "-", *words, str(count), *PROGRAM)
+
+
 @pytest.mark.parametrize(("count", "what"), [(1, "the log"), (2, "metrics.listen")])
 def test_a_control_group_that_has_no_process_left_for_a_thread_ends_the_start_in_one_line(
-    topology: Topology, daemon: Start, count: int, what: str
+    topology: Topology, with_so_many: InAGroup, daemon: Start, count: int, what: str
 ) -> None:
     """By its pids.max, which bounds root as well. (On 0665297 one was a traceback, and two were enough.)"""
     before = left(topology)
-    with group(topology, "pids", "pids.max") as words:
-        program = ("bash", "-ec", GROUPED + WITH_PROCESSES, "-", *words, str(count), *PROGRAM)
-        with pytest.raises(StartError) as caught:
-            daemon(configuration(*RULES), program=program)
+    with pytest.raises(StartError) as caught:
+        daemon(configuration(*RULES), program=with_so_many(count))
     assert "exit status 1" in str(caught.value)
     assert caught.value.log == f"npd6-xdp: {what}: {NO_THREAD}\n"
     assert left(topology) == before
