@@ -14,13 +14,17 @@ from npd6_xdp.core.verdict import Method
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """An array of at least one value, each as its parser has it; or what `alone` takes, if there is such."""
+    """An array of at least one value, each as its parser has it; or what `alone` takes, if there is such. Some have
+    `most` at the most.
+    """
 
     parser: Parser
     example: str
     alone: Parser | None = None
+    most: int | None = None
 
 
+_MOST_LISTENS = 64  # each is a socket, and all are made in one turn of the loop
 _FOREIGN_METHODS = {"auto": ("ndppd", Method.ROUTE), "iface": ("ndppd", Method.NEIGHBOUR)}
 
 KEYS: dict[str, dict[str, Parser | ListOf]] = {
@@ -30,7 +34,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
         "log_format": parsers.OneOf(("text", "json")),
     },
     "metrics": {
-        "listen": ListOf(parsers.listen_address, '["[::1]:9846", "192.0.2.1:9846"]', parsers.listen),
+        "listen": ListOf(parsers.listen_address, '["[::1]:9846", "192.0.2.1:9846"]', parsers.listen, _MOST_LISTENS),
         "web_config": parsers.web_config,
     },
     "limits": {

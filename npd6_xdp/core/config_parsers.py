@@ -27,6 +27,7 @@ _MULTICAST = Prefix.of("ff00::/8")
 _UNSPECIFIED_AND_LOOPBACK = Prefix.of("::/127")
 LINK_LOCAL = IPv6Network("fe80::/10")
 _LINK_LOCAL = Prefix.of(LINK_LOCAL)
+_LONGEST = 4096  # characters of a string: no path has more (PATH_MAX), and spaces around a range's dash are allowed
 _LONGEST_GLOB = 255  # characters; a name has 15
 LINK_LOCAL_ALONE = "link-local targets need a rule each; write the address"
 
@@ -47,6 +48,8 @@ class Targets(NamedTuple):
 def _string(value: object, example: str) -> str:
     if not isinstance(value, str):
         raise Wrong(f'must be a string such as "{example}"')
+    if len(value) > _LONGEST:  # whoever takes it in, shows it and logs it would have to do that in bits
+        raise Wrong(f'must be a string of at most {_LONGEST:,} characters, such as "{example}"')
     return value
 
 

@@ -60,6 +60,16 @@ MOST_MISTAKES = 20
 """Mistakes of one file that are shown. Whoever has made more finds the rest after mending these."""
 
 
+def in_few_lines(text: str) -> str:
+    """What is wrong, without the lines after the first MOST_MISTAKES, but with how many those are: thousands of
+    interfaces may each be the reason for one.
+    """
+    lines = text.splitlines()
+    if (more := len(lines) - MOST_MISTAKES) <= 0:
+        return text
+    return "\n".join([*lines[:MOST_MISTAKES], f"and {more:,} more line{'' if more == 1 else 's'}"])
+
+
 class ConfigError(Npd6Error):
     """The configuration can't be used. `mistakes` holds what was found, in the file's order.
 

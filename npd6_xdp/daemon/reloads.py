@@ -11,7 +11,7 @@ from typing import Any
 
 from npd6_xdp.core.config import Config
 from npd6_xdp.core.differences import differences
-from npd6_xdp.core.errors import ConfigError, MachineError, Mistake, Npd6Error
+from npd6_xdp.core.errors import ConfigError, MachineError, Mistake, Npd6Error, in_few_lines
 from npd6_xdp.core.logged import Fields, fields, named
 from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon import garbage
@@ -176,7 +176,7 @@ class Reloads:
 
     def _refuse(self, error: Exception) -> dict[str, Any]:
         """Log why the old configuration stays; returns what those who have asked hear of it."""
-        why = str(error)
+        why = in_few_lines(str(error)) if not isinstance(error, ConfigError) else str(error)
         if not isinstance(error, Npd6Error):  # a mistake of ours, and how far it came nobody knows
             self._loop.failed("reload", error)
             self._tracking.doubt()

@@ -277,6 +277,12 @@ VALUES = (
 
 ENDPOINTS = (
     (
+        "more addresses than sockets are made of at once",
+        listen(str([f"127.0.0.{number}:9846" for number in range(1, 66)]).replace("'", '"')),
+        "metrics.listen",
+        "must be an array of at most 64 strings; found one of 65",
+    ),
+    (
         "no brackets",
         listen('"::1:9846"'),
         "metrics.listen",
@@ -422,6 +428,12 @@ PATH = 'must be the absolute path of a socket, such as "/run/npd6-xdp/control.so
 
 
 PATHS = (
+    (
+        "a path longer than any",
+        f'[metrics]\nweb_config = "/{"x" * 4096}"\n{MINIMAL}',
+        "metrics.web_config",
+        'must be a string of at most 4,096 characters, such as "/etc/npd6-xdp/web.yml"; found the string "/xxx',
+    ),
     ("an empty path", daemon('control = ""'), "daemon.control", f'{PATH}; found the string ""'),
     ("a relative path", daemon('control = "run/x"'), "daemon.control", f'{PATH}; found the string "run/x"'),
     ("a directory", daemon('control = "/run/"'), "daemon.control", PATH),

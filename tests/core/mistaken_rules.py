@@ -54,6 +54,11 @@ ENDS = 'both ends of a range must be whole IPv6 addresses, such as "2001:db8:1::
 
 RANGE_TARGETS = (
     (
+        "spaces without an end",
+        rule(prefix=f'"2001:db8::1{" " * 4096}-2001:db8::2"'),
+        "a string of at most 4,096 characters",
+    ),
+    (
         "the ends the wrong way round",
         rule(prefix='"2001:db8::2 - 2001:DB8::1"'),
         'the range ends before it begins; write "2001:db8::1-2001:db8::2"; found the string',

@@ -22,88 +22,21 @@ from npd6_xdp.core.warnings import MOST_SAID
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.control import ask
-from npd6_xdp.tools.files import MOST
+from tests.netns.hostile import HOSTILE, MANY, RULE, named_pipe, put
 from tests.netns.verb import verb
 from tests.netns.wire import Asker, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]
 
 TARGET, OTHER = "2001:db8:1::42", "2001:db8:2::42"
-RULE = "2001:db8:1::/64 static"
 COMMENTS = "# a line that takes a while to pass over, if there are many such\n" * 600_000
 """What takes a second or two to read, and comes to nothing."""
 SOON = 60.0  # seconds in which a daemon ends on a machine that is busy; it takes a tenth, where it waits for nobody
 
 
-def named_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def loop_of_links(path: Path) -> None:
-    path.symlink_to(path)
-
-
-def unix_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-
-
-def too_long(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(MOST + 1)
-
-
-def text(content: str | bytes) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-GOOD = f'[daemon]\ncontrol = "{{control}}"\n{configuration(RULE)}'
-HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a named pipe": (named_pipe, "can't read it: it is a named pipe, not a regular file"),
-    "a device without an end": (
-        lambda path: path.symlink_to("/dev/zero"),
-        "can't read it: it is a device, not a regular file",
-    ),
-    "a terminal": (lambda path: path.symlink_to("/dev/ptmx"), "can't read it: it is a device, not a regular file"),
-    "a directory": (Path.mkdir, "can't read it: it is a directory, not a regular file"),
-    "a loop of links": (loop_of_links, "can't read it: Too many levels of symbolic links"),
-    "a socket": (unix_socket, "can't read it: it is a socket, not a regular file"),
-    "nothing": (lambda path: None, "can't read it: No such file or directory"),
-    "too long": (too_long, f"it is too long: {MOST + 1:,} bytes, of {MOST:,} at most"),
-    "UTF-16": (text(GOOD.encode("utf-16")), "it is UTF-16; save it as UTF-8"),
-    "UTF-16 without a mark": (text(GOOD.encode("utf-16-le")), "it looks like UTF-16"),
-    "Latin-1": (text(b"# \xfcber\n"), "not UTF-8 text: byte 2 can't be decoded"),
-    "a program": (lambda path: path.write_bytes(Path("/bin/true").read_bytes()), "not text: a zero byte"),
-    "empty": (text(""), "no interface; write [[interface]]"),
-    "arrays within arrays": (text("a = " + "[" * 100_000), "arrays nest too deeply"),
-    "one key of many parts": (text(".".join("a" * 20_000) + " = 1"), "a key of more than 16 parts"),
-}
-
-
-MANY = (
-    ("".join(f"colour{n} = {n}\n" for n in range(100_000)), "unknown key", 100_001),  # and no rule
-    (
-        "".join(f'[[interface.rule]]\nprefix = "2001:db8::/{n}"\nmethod = "statik"\n' for n in range(129, 15_129)),
-        "the prefix length must be",
-        30_000,
-    ),
-)
-"""Files with many mistakes: their lines, what the first is, and how many they are."""
-
-
 @pytest.fixture
 def running(topology: Topology, daemon: Start) -> RunningDaemon:
     return daemon(f'[daemon]\nlog_level = "debug"\n{configuration(RULE)}')
-
-
-def put(running: RunningDaemon, what: Callable[[Path], object]) -> None:
-    """Let something else be where the configuration was."""
-    path = running.config_file
-    if path.is_dir() and not path.is_symlink():
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
-    what(path)
 
 
 def refused(running: RunningDaemon) -> str:
