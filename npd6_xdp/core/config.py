@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 from npd6_xdp.core.macs import mac_of
@@ -17,6 +18,7 @@ from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.web_config import NO_WEB_CONFIG, WebConfig
 
 _MOST_FOUND = 16384  # names of interfaces
+_OF_GLOBS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Selection(NamedTuple):
 
 def is_glob(name: str) -> bool:
     """Whether an interface's name is a pattern for several."""
-    return any(character in name for character in "*?[")
+    return not _OF_GLOBS.isdisjoint(name)
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -289,7 +291,7 @@ class Config:
     def via_names(self) -> frozenset[str]:
         """All names and globs that `via` has."""
         vias = {rule.via for interface in self.interfaces for rule in interface.rules}
-        return frozenset(name for via in vias for name in via)
+        return frozenset(chain.from_iterable(vias))
 
     @cached_property
     def searched(self) -> Mapping[str, SearchedVia]:
