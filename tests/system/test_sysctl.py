@@ -257,8 +257,8 @@ def own_file(directory: Path) -> Path:
 def test_nothing_is_written_that_no_daemon_sets_and_that_is_said(
     tmp_path: Path, root: Path, said: pytest.LogCaptureFixture, line: object
 ) -> None:
-    """Nor anywhere else: /TMP is the test's own directory. (0665297 said it of none, and wrote what some of them ask for:
-    other files, another sysctl, a value that is no number.)
+    """Nor anywhere else: /TMP is the test's own directory. (0665297 said it of none, and wrote what some of them ask
+    for: other files, another sysctl, a value that is no number.)
     """
     directory = tmp_path / "memory"
     told = json.dumps([line, ["neigh/{}/proxy_delay", 1, "80"]]).replace("/TMP", str(tmp_path))
