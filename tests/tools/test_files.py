@@ -58,6 +58,17 @@ def test_a_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
     assert refused(file, 999).startswith("it is too long: 1,000 bytes, of 999 at most")
 
 
+def test_a_million_rules_fit_as_the_documentation_says() -> None:
+    """A rule with all that a long file's usually have, and the longest prefix that a /64 is written as."""
+    usual, longest = (
+        f'[[interface.rule]]\nprefix = "{prefix}"\nmethod = "neighbour"\nvia = ["{via}"]\n\n'
+        for prefix, via in (("2001:db8:1:ffff::/64", "lan0"), ("2001:db8:ffff:ffff::/64", "lan0.1000"))
+    )
+    said = f"{MOST:,} bytes: a million rules with `via` take {len(usual)} million"
+    assert said in (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
+    assert 1_000_000 * len(longest) <= MOST
+
+
 def test_one_that_is_written_to_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a"
     read = os.read
