@@ -83,7 +83,8 @@ class Changes:
 
         What changes of the machine until then is in it, or taken in afterwards.
         """
-        return self._under_way(written, Change(ExitStack(), asked=True, tries=_TRIES))
+        yield from self._remains.letting_go()  # with change upon change they would pile up without end
+        yield from self._under_way(written, Change(ExitStack(), asked=True, tries=_TRIES))
 
     def tracking(self) -> Steps[None]:
         """What is in force comes to go by the machine as it is now.

@@ -29,6 +29,7 @@ from npd6_xdp.system.bpf.sizes import memory_to_load
 log = logging.getLogger("npd6-xdp")
 
 _PAUSE = 0.001  # seconds between two slices of letting go of a program
+_LOOK = 0.02  # seconds between two looks whether that is done, by a change that needs a program
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class Programs(Follower):
             fit = yield from self._ns_filter.fitting(table, limits)
             if fit is Fit.FEW and not self.doubtful:
                 return
+            yield from self._retired(change)
             try:
                 sizes = self._sizes(new)
                 loaded = yield from self._loading(sizes, change)
@@ -137,6 +139,12 @@ class Programs(Follower):
         what = f"loading {new.rules} beside those that are in use"
         cgroup.require(memory_to_load([self._in_force.table, new.table], new.config.limits), what)
         return self._ns_filter.sizes(new.table, new.config.limits)
+
+    def _retired(self, change: Change) -> Steps[None]:
+        """Wait until all is given up that was taken over from: with change upon change it would pile up without end."""
+        while self._retire_at is not None or self._retiring is not None:
+            change.asleep_until = time.monotonic() + _LOOK
+            yield
 
     def _loading(self, sizes: Mapping[str, int], change: Change) -> Steps[Loaded]:
         """Wait until another process has loaded a program."""

@@ -69,6 +69,9 @@ class NsFilter:
         assert not program.closed, "its descriptors may be those of other maps by now"
         program.says = table
 
+    def retiring(self) -> Steps[None]:
+        yield
+
     def forgetting(self, entries: Set[int]) -> Steps[None]:
         yield
         self.forgot |= entries
@@ -103,6 +106,8 @@ class Rings:
     def taken_over(self, ring: Ring) -> float:
         self.open_rings = (ring,)
         return 0.0
+
+    def retire(self, _now: float, _answer: object) -> None: ...
 
     def give_up(self, _: Ring) -> None: ...
 
@@ -146,7 +151,16 @@ def room(ns_filter: NsFilter, monkeypatch: pytest.MonkeyPatch) -> Programs:
     monkeypatch.setattr(programs, "EventRing", Ring)
     monkeypatch.setattr(programs, "load", lambda _: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(cgroup, "require", lambda *_: None)
-    parts: list[Any] = [Loop(), ns_filter, Rings(), None, Tags(), Turns(lambda: False), nullcontext(), lambda: None]
+    parts: list[Any] = [
+        Loop(),
+        ns_filter,
+        Rings(),
+        SimpleNamespace(answer=None),
+        Tags(),
+        Turns(lambda: False),
+        nullcontext(),
+        lambda: None,
+    ]
     found = Programs(*parts)
     found.join()
     go_by(found, in_force(a_table(), {}))
@@ -169,7 +183,7 @@ def test_a_program_that_is_made_ready_takes_over_although_rings_were_opened_anew
         for _ in range(steps):
             next(preparing, None)
         room._renew()
-        finish(preparing)
+        finish(preparing, lambda: room._retire(0.0))
         before = ns_filter.program
         room.apply(new)
         undo.pop_all()
@@ -188,6 +202,23 @@ def test_a_program_that_is_made_ready_is_given_up_with_its_change_although_rings
     ready, renewed = ns_filter.made
     assert (ready.closed, renewed.closed) == (True, False)
     assert ns_filter.program is renewed
+
+
+def test_another_program_waits_until_the_one_before_the_last_is_given_up(room: Programs, ns_filter: NsFilter) -> None:
+    """Change upon change, a program and a table of each stayed while the next came within half a second."""
+    ns_filter.fit = Fit.MUCH
+    for _ in range(2):
+        new = in_force(a_table(), {})
+        with ExitStack() as undo:
+            preparing = room.prepare(new, Change(undo, asked=True))
+            for _ in range(100):
+                next(preparing, None)
+            assert len(ns_filter.made) == 1, "the second waits"
+            finish(preparing, lambda: room._retire(0.0))
+            room.apply(new)
+            undo.pop_all()
+        assert ns_filter.program is ns_filter.made[-1]
+    assert len(ns_filter.made) == 2
 
 
 def test_no_table_is_held_that_a_program_was_filled_with_and_another_has_followed(

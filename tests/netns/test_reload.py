@@ -21,7 +21,19 @@ from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
 from tests.frames import ip6
 from tests.netns.verb import verb
-from tests.netns.wire import Asker, Flood, Wire, configuration, flood, hearing, on_edge, question, scan, until
+from tests.netns.wire import (
+    Asker,
+    Flood,
+    Wire,
+    configuration,
+    flood,
+    hearing,
+    on_edge,
+    private_megabytes,
+    question,
+    scan,
+    until,
+)
 
 Start = Callable[..., RunningDaemon]
 
@@ -191,6 +203,23 @@ def test_reloads_of_many_rules_leave_none_unanswered(topology: Topology, daemon:
     assert sum(outcomes.values()) == asked.sent
     (rule,) = [words for name, words in running.metrics() if name == "npd6_rule_solicitations_total"]
     assert dict(rule)["rule"] == "2001:db8:1::/64", "of so many rules only what happened is shown"
+
+
+@pytest.mark.exec
+def test_of_rules_that_went_nothing_stays(topology: Topology, daemon: Start) -> None:
+    """Each time all of 5,000, by another program: that, its table and the configuration were kept, 4 MB a time."""
+    running = daemon(_wholly_other(0))
+    for number in range(1, 4):  # after these, memory is used again
+        reload(running, _wholly_other(number))
+    before = private_megabytes(running)
+    for number in range(4, 12):
+        reload(running, _wholly_other(number))
+    # what isn't needed any more goes bit by bit
+    assert until(lambda: private_megabytes(running) < before + 10), private_megabytes(running) - before
+
+
+def _wholly_other(number: int) -> str:
+    return configuration(*(f"2001:db8:{number:x}:{rule:x}::/64 static" for rule in range(5000)))
 
 
 @both
