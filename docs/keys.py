@@ -50,7 +50,7 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         "listen": Key(
             'where Prometheus scrapes, and the [status page](operation.md#the-status-page) is; `""` is off,'
             ' `"[::]:9846"` all addresses',
-            '`"ADDRESS:PORT"`, IPv6 in brackets, no names, or an array of such',
+            '`"ADDRESS:PORT"`, IPv6 in brackets, no names, or an array of up to 64 such',
         ),
         "web_config": Key(
             "a file that has TLS and passwords for them, as Prometheus' exporters take it: see"
