@@ -24,6 +24,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import PcapReader
 
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.lab.processes import state_of
 from npd6_xdp.lab.topology import Namespace, Topology
 
 _FILTER = "icmp6 and (ip6[40] == 135 or ip6[40] == 136)"
@@ -37,13 +38,8 @@ def settle(process: subprocess.Popen[str]) -> None:
     as captured.
     """
     deadline = time.monotonic() + _PATIENCE
-    while process.poll() is None and _state(process.pid) != "S" and time.monotonic() < deadline:
+    while process.poll() is None and state_of(Path(f"/proc/{process.pid}")) != "S" and time.monotonic() < deadline:
         time.sleep(0.002)
-
-
-def _state(pid: int) -> str:
-    """As proc_pid_stat(5) has it, for a process that hasn't been waited for: S sleeping, R running, T stopped, ..."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import npd6_xdp
 from npd6_xdp.core.errors import MachineError
+from npd6_xdp.lab.processes import state_of
 from npd6_xdp.lab.topology import Namespace, Topology
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "npd6_xdp")
@@ -151,7 +152,7 @@ class RunningDaemon:
             with suppress(OSError):  # the process has ended
                 for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
                     with suppress(OSError):  # it has ended
-                        states.append((thread / "stat").read_text().rpartition(")")[2].split()[0])
+                        states.append(state_of(thread))
         return states
 
     def stop(self, timeout: float = 60.0) -> int:

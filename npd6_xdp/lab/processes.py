@@ -38,6 +38,13 @@ def _pids(namespaces: Collection[Path]) -> set[int]:
     return found - {os.getpid()}
 
 
+def state_of(process: Path) -> str:
+    """A process's or thread's, by its directory in /proc: "R" at work, "S" asleep, "T" stopped, "Z" ended but not
+    waited for, ... (proc_pid_stat(5)). Raises OSError: it is gone.
+    """
+    return (process / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 def _identity(namespace: Path) -> tuple[int, int]:
     status = namespace.stat()
     return status.st_dev, status.st_ino

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from npd6_xdp.lab.processes import state_of
 from npd6_xdp.lab.topology import Topology
 from tests.netns.service import ROOT
 from tests.netns.wire import until
@@ -86,7 +87,7 @@ def ended(pid: int) -> bool:
     deadline = time.monotonic() + 60.0
     while time.monotonic() < deadline:
         try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            if state_of(Path(f"/proc/{pid}")) == "Z":
                 return True
         except OSError:
             return True

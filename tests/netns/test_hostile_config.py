@@ -23,6 +23,7 @@ from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.tools.control import ask
 from tests.netns.hostile import HOSTILE, MANY, RULE, named_pipe, put
+from tests.netns.test_under_way import state
 from tests.netns.verb import verb
 from tests.netns.wire import Asker, Wire, configuration, until
 
@@ -143,13 +144,6 @@ def settled(pid: int) -> bool:
     with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
     return True
-
-
-def state(pid: int) -> str:
-    """A process's state; "" if it is gone."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return ""
 
 
 def test_while_a_configuration_is_read_all_else_goes_on_and_who_is_killed_at_it_has_changed_nothing(

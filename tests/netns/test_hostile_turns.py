@@ -17,12 +17,11 @@ from npd6_xdp.tools.control import ask
 from npd6_xdp.tools.files import MOST
 from tests.bench.turns import PROGRAM, Turns
 from tests.netns.hostile import HOSTILE, HUGE, MANY, RULE, SLY, put, text
-from tests.netns.test_under_way import LONGEST, for_python
+from tests.netns.test_under_way import LONGEST, ROOT, for_python
 from tests.netns.wire import LATE, Wire, configuration, until
 
 Start = Callable[..., RunningDaemon]
 
-ROOT = Path(__file__).resolve().parents[2]
 TARGET = "2001:db8:1::42"
 STAYS = "reload: the old configuration stays"
 

@@ -23,6 +23,7 @@ from scapy.layers.inet6 import IPv6ExtHdrHopByHop
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.processes import state_of
 from npd6_xdp.lab.topology import HOST_ADDRESS, Topology
 from npd6_xdp.tools.control import ask
 from tests.bench.turns import PROGRAM, Turns
@@ -113,7 +114,7 @@ def stopped(running: RunningDaemon) -> list[int]:
 def state(pid: int) -> str:
     """A process's state; "" if it is gone."""
     with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state_of(Path(f"/proc/{pid}"))
     return ""
 
 

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from npd6_xdp.core.icmpv6 import NeighborAdvertisement, NeighborSolicitation, checksum
 from npd6_xdp.lab.daemon import RunningDaemon
+from npd6_xdp.lab.processes import state_of
 from npd6_xdp.lab.topology import EDGE_WAN_MAC, UPSTREAM_MAC, Topology
 from npd6_xdp.lab.upstream import attach_filter
 from tests.frames import Setting, ether, ip6
@@ -209,10 +210,9 @@ def paused(running: RunningDaemon) -> Iterator[None]:
 def stands(pid: int) -> bool:
     """Whether each thread of a process is stopped."""
     try:
-        stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+        return {state_of(task) for task in Path(f"/proc/{pid}/task").iterdir()} == {"T"}
     except OSError:  # one has ended meanwhile
         return False
-    return {stat.rpartition(")")[2].split()[0] for stat in stats} == {"T"}
 
 
 def configuration(*rules: str, **keys: str) -> str:

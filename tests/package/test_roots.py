@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from npd6_xdp.lab.processes import state_of
 from tests.netns.wire import until
 from tests.roots import PROJECT, ROOTS, Root, RootError, fresh_root
 
@@ -80,7 +81,7 @@ def name(pid: str) -> str:
 def gone(pid: int) -> bool:
     """Whether a process has ended, though its parent may not have noticed yet."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return state_of(Path(f"/proc/{pid}")) == "Z"
     except FileNotFoundError:
         return True
 

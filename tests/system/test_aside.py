@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from npd6_xdp.core.errors import ConfigError, MachineError, Mistake, Npd6Error
+from npd6_xdp.lab.processes import state_of
 from npd6_xdp.system.aside import Aside, AsideError, reap
 
 WAIT = 30.0  # seconds
@@ -162,5 +163,5 @@ def test_none_outlives_who_started_it() -> None:
 
 def alive(pid: int) -> bool:
     with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return state_of(Path(f"/proc/{pid}")) != "Z"
     return False

@@ -25,6 +25,7 @@ import pytest
 
 import npd6_xdp
 from npd6_xdp.core.status import overview_json
+from npd6_xdp.lab.processes import state_of
 from tests.core.test_overview import OVERVIEW
 
 ROOT = Path(npd6_xdp.__file__).parent.parent
@@ -211,8 +212,8 @@ def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(terminal: Terminal) -> 
     terminal.process.send_signal(signal.SIGTSTP)
     terminal.read_until(LEAVE)
     deadline = time.monotonic() + 30
-    stat = Path(f"/proc/{terminal.process.pid}/stat")
-    while stat.read_text().rpartition(")")[2].split()[0] != "T":
+    process = Path(f"/proc/{terminal.process.pid}")
+    while state_of(process) != "T":
         assert time.monotonic() < deadline
         time.sleep(0.01)
     terminal.process.send_signal(signal.SIGCONT)
