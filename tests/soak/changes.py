@@ -14,12 +14,19 @@ from npd6_xdp.tools.control import ask
 from tests.soak.ground import Ground
 from tests.soak.traffic import HOST_NUMBERS, HOSTS, IGNORED, OWN, PROXIED, ROUTED, STATIC
 
-_GROWN = 6000
-"""Prefixes more, for which the maps have to grow once."""
+_OTHERS = 5000
+"""Prefixes beside, of which another configuration has others: with so many, what is kept of a table that went isn't
+found by Python's garbage collector (npd6_xdp/daemon/garbage.py).
+"""
+_GROWN = 12_000
+"""The same, so that the maps have to grow."""
 
 
-def configuration(*, variant: bool = False, more: int = 0) -> str:
-    """All methods on the untagged entry; tags lead to others: answered in XDP, by Python, or not at all (monitor)."""
+def configuration(*, variant: bool = False, others: int = _OTHERS, which: int = 0) -> str:
+    """All methods on the untagged entry; tags lead to others: answered in XDP, by Python, or not at all (monitor).
+
+    Of the `others`, none is in another `which` (16 bits).
+    """
     routes = str(not variant).lower()
     untagged = [
         f'prefix = "{STATIC}/64"\nmethod = "static"\nexclude = ["::dead"]',
@@ -31,7 +38,8 @@ def configuration(*, variant: bool = False, more: int = 0) -> str:
     if variant:
         untagged[0] += '\ndad = "defend"\nrouter = false'
         untagged.append(f'prefix = "{STATIC}42/128"\nmethod = "static"')
-    untagged += [f'prefix = "2001:db8:{0x1000 + number:x}::/64"\nmethod = "static"' for number in range(more)]
+    prefixes = (f"2001:db8:{0x1000 + number:x}:{which:x}::/64" for number in range(others))
+    untagged += [f'prefix = "{prefix}"\nmethod = "static"' for prefix in prefixes]
     static, hosts = untagged[0], untagged[1].replace("true", "false")
     entries = (
         ("untagged", 'events_per_source = 20000\ncollect_targets = 256\ndad = "ignore"', untagged),
@@ -55,13 +63,14 @@ class Changes:
         self._ground = ground
         self._running = running
         self._random = random.Random(seed)  # noqa: S311
+        self._which = 0  # of the other rules
         self.done: Counter[str] = Counter()
 
     def happen(self, *, port: bool) -> None:
         """Let something happen. `port`: it may befall the port itself, where frames are lost on the cable then."""
         choices: list[tuple[str, Callable[[], object]]] = [
-            ("reload", self._reload),
-            ("reload", self._reload),
+            *(3 * [("reload", self._reload)]),
+            ("reload to others", self._reload_to_others),
             ("SIGHUP", lambda: self._running.process.send_signal(signal.SIGHUP)),
             ("status", lambda: ask(self._running.control, {"verb": "status"})),
             ("link flap", self._flap),
@@ -82,12 +91,12 @@ class Changes:
 
         No later one has more rules, so the maps of the programs that take over then are no larger.
         """
-        self._load(configuration(variant=True, more=_GROWN))
+        self._load(configuration(variant=True, others=_GROWN))
         self.done["growth"] += self._running.log.count("the kernel maps have grown")
 
     def calm(self) -> None:
-        """As at the start: configuration, links, addresses, routes and hosts."""
-        self._load(configuration())
+        """As at the start: configuration (but for which other rules it has), links, addresses, routes and hosts."""
+        self._load(configuration(which=self._which))
         self._ground.edge(
             *(f"link set {interface} up" for interface in ("wan0", "lan0", "lan1")),
             f"address replace {OWN}/64 dev lan0 nodad",
@@ -103,8 +112,11 @@ class Changes:
         ask(self._running.control, {"verb": "reload"})
 
     def _reload(self) -> None:
-        lot = self._random.random()
-        self._load(configuration(variant=lot < 0.6, more=_GROWN if lot < 0.1 else 0))
+        self._load(configuration(variant=self._random.random() < 0.6, which=self._which))
+
+    def _reload_to_others(self) -> None:
+        self._which = self._random.getrandbits(16)
+        self._reload()
 
     def _flap(self) -> None:
         lan = self._random.choice(("lan0", "lan1"))
