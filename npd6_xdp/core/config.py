@@ -305,8 +305,9 @@ class Config:
                     counts[rule.via] = counts.get(rule.via, 0) + 1
                     first.setdefault(rule.via, rule.prefix)
             for via, count in counts.items():
+                here = f"{interface.label}: rule {first[via]}"  # not once a name: all of them are hashed for it
                 for name in via:
-                    where, before = found.get(name, (f"{interface.label}: rule {first[via]}", 0))
+                    where, before = found.get(name, (here, 0))
                     found[name] = SearchedVia(where, before + count)
         return found
 
