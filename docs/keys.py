@@ -138,7 +138,7 @@ SAID: Mapping[str, Mapping[str, Key]] = {
         "method": Key("when one of them is there: see [Methods](#methods)"),
         "via": Key(
             'behind which interfaces (`["lan0", "br-*"]`); `neighbour` needs it, `route` may have it, others can\'t',
-            "array of names and globs",
+            "array of up to 4,096 names and globs",
             "none",
         ),
         "include": Key("only these of the prefix", _ARRAY, "all"),

@@ -360,7 +360,7 @@ class _Reader:
             self.wrong(where, f"must be an array of strings, such as {kind.example}; found {in_words(raw)}")
             return None
         if kind.most is not None and len(raw) > kind.most:
-            self.wrong(where, f"must be an array of at most {kind.most} strings; found one of {len(raw):,}")
+            self.wrong(where, f"must be an array of at most {kind.most:,} strings; found one of {len(raw):,}")
             return None
         items: list[Any] = []
         for index, item in enumerate(raw):

@@ -24,6 +24,8 @@ class ListOf:
     most: int | None = None
 
 
+MOST_VIAS = 4096
+"""Names of interfaces in one rule: all of them are looked at in one turn of the loop."""
 _MOST_LISTENS = 64  # each is a socket, and all are made in one turn of the loop
 _FOREIGN_METHODS = {"auto": ("ndppd", Method.ROUTE), "iface": ("ndppd", Method.NEIGHBOUR)}
 
@@ -66,7 +68,7 @@ KEYS: dict[str, dict[str, Parser | ListOf]] = {
     "interface.rule": {
         "prefix": parsers.targets,
         "method": parsers.OneOf(Method, _FOREIGN_METHODS),
-        "via": ListOf(parsers.via_name, '["lan0"]'),
+        "via": ListOf(parsers.via_name, '["lan0"]', most=MOST_VIAS),
         "include": ListOf(parsers.selection, '["::10-::1f", "::1:0/112"]'),
         "exclude": ListOf(parsers.selection, '["::1"]'),
         "router": parsers.boolean,

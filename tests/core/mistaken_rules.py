@@ -118,6 +118,12 @@ WAYS = (
         VIA,
         'must be an array of strings, such as ["lan0"]; found the string "lan0"',
     ),
+    (
+        "a via of more names than are looked at in one turn",
+        via(str([f"lan{number}" for number in range(4097)]).replace("'", '"')),
+        VIA,
+        "must be an array of at most 4,096 strings; found one of 4,097",
+    ),
     ("an empty via", via("[]"), VIA, 'must be an array of strings, such as ["lan0"]; found an empty array'),
     ("a via that is a number", via('["lan0", 7]'), f"{VIA}[1]", 'a string such as "lan0"; found the whole number 7'),
     ("a via that is an array", via('[["lan0"]]'), f"{VIA}[0]", 'must be a string such as "lan0"; found an array'),

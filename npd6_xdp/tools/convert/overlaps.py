@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ipaddress import IPv6Network
 
+from npd6_xdp.core.config_keys import MOST_VIAS
 from npd6_xdp.tools.convert.common import Notes
 from npd6_xdp.tools.convert.toml import Rule
 
@@ -64,6 +65,9 @@ def _together(rule: Rule, same: list[Rule], wider: list[Rule], notes: Notes) -> 
     via = list(dict.fromkeys(name for other in holding for name in other.via))
     if rule.method == "route" and not all(other.via for other in holding):
         via = []  # one of them takes any interface
+    if len(via) > MOST_VIAS:
+        what = f"rule {rule.prefix}: {len(via):,} interfaces hold for it"
+        notes.wrong(rule.line, f"{what}, and a rule of npd6-xdp has at most {MOST_VIAS:,}: leave some out")
     if set(via) - {name for other in (rule, *same) for name in other.via}:
         say(rule.line, "via has the interfaces of the wider rules too, which ndppd asks as well")
     return rule.method, via, any(other.host_routes for other in holding)

@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
+from npd6_xdp.core.config_keys import MOST_VIAS
 from npd6_xdp.core.names import word
 from npd6_xdp.tools.init.plan import Entry, Plan, Rule, Step
 
@@ -40,7 +41,10 @@ def _rule(rule: Rule) -> Iterator[str]:
     yield "[[interface.rule]]"
     yield f"prefix = {_string(rule.prefix)}"
     yield f"method = {_string(rule.method)}"
-    yield f"via = [{', '.join(map(_string, rule.via))}]"
+    if (more := len(rule.via) - MOST_VIAS) > 0:
+        why = f"a rule has at most {MOST_VIAS:,} names, and a glob means several"
+        yield from _comment(f"{more:,} more are behind: {why}.")
+    yield f"via = [{', '.join(map(_string, rule.via[:MOST_VIAS]))}]"
     if rule.host_routes:
         yield "host_routes = true"
 

@@ -200,3 +200,15 @@ def test_rules_within_too_many_others_are_refused_in_one_line(wide: str) -> None
     assert (
         found == "1113: too many rules; more than 1,000,000 pairs of them overlap: leave some out"
     )  # 2 + (10**6 - 899) / 900
+
+
+def test_more_interfaces_for_a_prefix_than_a_rule_has_are_refused_in_one_line() -> None:
+    def asked(count: int) -> str:
+        rules = "".join(f"rule 2001:db8::/64 {{ iface lan{number} }}\n" for number in range(count))
+        return f"proxy wan0 {{\n{rules}}}\n"
+
+    (found,) = mistakes(asked(4097))
+    want = "rule 2001:db8::/64: 4,097 interfaces hold for it, and a rule of npd6-xdp has at most 4,096: leave some out"
+    assert found == f"2: {want}"
+    ((entry,), _) = read(asked(4096))
+    assert len(entry["rule"][0]["via"]) == 4096

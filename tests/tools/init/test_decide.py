@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.tools.init.decide import decide
+from npd6_xdp.tools.init.plan import Entry, Plan, Rule
 from npd6_xdp.tools.init.settings import shown, ways_back
 from npd6_xdp.tools.init.text import by_hand, document, proof
 from tests.tools.init.machines import Sketch, vps
@@ -452,3 +453,11 @@ def test_whatever_a_machine_is_what_is_written_for_it_can_be_used_or_a_line_says
     assert all(interface.name not in rule.via for interface in config.interfaces for rule in interface.rules)
     assert by_hand(plan.steps) or not plan.steps
     assert proof(plan, "")
+
+
+def test_more_interfaces_behind_than_a_rule_has_names_for_are_counted_beside_it() -> None:
+    names = tuple(f"tap{number}" for number in range(5000))
+    text = document(Plan((Entry("eth0", (), (Rule("2001:db8:1::/64", "neighbour", names, ()),)),)))
+    (entry,) = parse(text, "").interfaces
+    assert entry.rules[0].via == names[:4096]
+    assert "# 904 more are behind: a rule has at most 4,096 names, and a glob means several.\nvia" in text
