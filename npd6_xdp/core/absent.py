@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from npd6_xdp.core.config import Config, is_glob, matches
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import Steps, finish, in_order, pieces
 
 _WAITING = "no such interface; waiting for it"
 _WAITING_FOR_ONE = "no interface matches; waiting for one"
@@ -18,26 +19,75 @@ def absent_names(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
 
     An alternative name counts as absent: the caller has put names in for those (core/altnames.py).
     """
-    names = [each.name for each in config.interfaces if not each.is_glob and each.name not in links]
-    globs = [each.name for each in config.interfaces if each.is_glob and not any(map(each.matches, links))]
-    return list(dict.fromkeys([*names, *globs]))
+    return finish(finding_absent_names(config, links))
+
+
+def finding_absent_names(config: Config, links: Mapping[str, LinkFacts]) -> Steps[list[str]]:
+    """The same, bit by bit."""
+    names: dict[str, None] = {}
+    globs: dict[str, None] = {}
+    for some in pieces(config.interfaces):
+        for each in some:
+            if not each.is_glob:
+                if each.name not in links:
+                    names[each.name] = None
+            else:
+                if not any(map(each.matches, links)):
+                    globs[each.name] = None
+                yield
+        yield
+    return [*names, *globs]
 
 
 def absent_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
     """The names and globs of `via` for which there is no interface on this machine."""
-    return sorted(config.via_names - links.keys() - {glob for glob, now in via_globs(config, links).items() if now})
+    return finish(finding_absent_vias(config, links))
+
+
+def finding_absent_vias(config: Config, links: Mapping[str, LinkFacts]) -> Steps[list[str]]:
+    """The same, bit by bit."""
+    globs = yield from finding_via_globs(config, links)
+    missing: list[str] = []
+    for some in pieces(config.via_names):
+        missing += [name for name in some if name not in links and not globs.get(name)]
+        yield
+    return (yield from in_order(missing))
 
 
 def via_globs(config: Config, links: Mapping[str, LinkFacts]) -> Mapping[str, Sequence[str]]:
     """The globs of `via`, each with the interfaces of this machine that it matches; {} where none are known."""
-    globs = sorted(filter(is_glob, config.via_names)) if links else ()
-    return {glob: sorted(name for name in links if matches(name, glob)) for glob in globs}
+    return finish(finding_via_globs(config, links))
+
+
+def finding_via_globs(config: Config, links: Mapping[str, LinkFacts]) -> Steps[Mapping[str, Sequence[str]]]:
+    """The same, bit by bit."""
+    globs: list[str] = []
+    for some in pieces(config.via_names if links else ()):
+        globs += filter(is_glob, some)
+        yield
+    found: dict[str, Sequence[str]] = {}
+    for glob in (yield from in_order(globs)):
+        found[glob] = sorted(name for name in links if matches(name, glob))
+        yield
+    return found
 
 
 def absent_lines(config: Config, links: Mapping[str, LinkFacts]) -> tuple[list[str], list[str]]:
     """Two lines for the user: the interfaces that `name` has and this machine hasn't, and those that `via` has."""
-    names = [f"{name}: {_WAITING_FOR_ONE if is_glob(name) else _WAITING}" for name in absent_names(config, links)]
-    return names, [f"via {name}: {_WAITING}" for name in absent_vias(config, links)]
+    return finish(finding_absent_lines(config, links))
+
+
+def finding_absent_lines(config: Config, links: Mapping[str, LinkFacts]) -> Steps[tuple[list[str], list[str]]]:
+    """The same, bit by bit."""
+    names: list[str] = []
+    for some in pieces((yield from finding_absent_names(config, links))):
+        names += [f"{name}: {_WAITING_FOR_ONE if is_glob(name) else _WAITING}" for name in some]
+        yield
+    vias: list[str] = []
+    for some in pieces((yield from finding_absent_vias(config, links))):
+        vias += [f"via {name}: {_WAITING}" for name in some]
+        yield
+    return names, vias
 
 
 def absent(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:

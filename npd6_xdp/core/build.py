@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
 
 from npd6_xdp.core.config import (
     Config,
     Datapath,
     InterfaceConfig,
     Vlan,
+    some_rules,
 )
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.entry_rules import EntryRules
@@ -116,13 +118,14 @@ class _Builder:
     def table(self) -> Steps[Table]:
         self._keep_what_is_away()
         yield
+        vias = yield from self._via_sets.vias()
         table = Table(
             self.entries,
             self._rules.rules,
             self.entry_ids,
             self.decisions,
             self._via_sets.via_sets,
-            self._via_sets.vias(),
+            vias,
             tuple(self.notes),
             self._rules.origins,
             frozenset(link.ifindex for link in self._links.values() if link.kind in _LEAD_NOWHERE),
@@ -174,9 +177,8 @@ class _Builder:
         if self.entries[entry].lacks_device:
             note = f"{self.entries[entry].why_standby}: nothing is answered, as nobody takes in what is sent there"
             self.notes[f"{where}: {note}"] = None
-        self.notes |= dict.fromkeys(f"{where}: {note}" for note in origin.bases.notes)
-        for some in pieces(origin.notes.values()):
-            self.notes |= dict.fromkeys(f"{where}: {note}" for each in some for note in each)
+        for some in pieces(chain(origin.bases.notes, chain.from_iterable(origin.notes.values()))):
+            self.notes |= dict.fromkeys(f"{where}: {note}" for note in some)
             yield
         if not proxied and not interface.vlan.any:
             for rules in pieces(interface.rules):
@@ -187,7 +189,11 @@ class _Builder:
                 yield
         if Decision.NEIGHBOUR in origin.occurring:
             here = self._came_in_by(entry)
-            vain = {via for via in {rule.via for rule in interface.rules} if self._via_sets.named(via) == {here}}
+            vain: set[tuple[str, ...]] = set()
+            for rules in some_rules(interface.rules):
+                vias = {rule.via for rule in rules}
+                vain.update(via for via in vias if via not in vain and self._via_sets.named(via) == {here})
+                yield
             for rules in pieces(interface.rules if vain else ()):
                 for rule in rules:
                     if rule.method is Method.NEIGHBOUR and rule.via in vain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from npd6_xdp.core.macs import mac_of
 from npd6_xdp.core.prefix import BITS, Prefix, of_range
+from npd6_xdp.core.steps import Steps, finish, pieces, weighed
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.web_config import NO_WEB_CONFIG, WebConfig
 
@@ -144,6 +145,15 @@ class RuleConfig(NamedTuple):
     host_routes: bool = False
 
 
+def some_rules(rules: Iterable[RuleConfig]) -> Iterator[list[RuleConfig]]:
+    """So many rules at a time that it takes a millisecond or two to look at all names of their `via`."""
+    return weighed(rules, _names_of)
+
+
+def _names_of(rule: RuleConfig) -> int:
+    return 1 + len(rule.via)
+
+
 @dataclass(frozen=True, slots=True)
 class InterfaceConfig:
     """One [[interface]]: the frames of `vlan` on the port `name`, and the rules for their targets.
@@ -270,12 +280,36 @@ class Config:
         """Earlier results of entries(), which is called for each link at each change of the machine."""
         return {}
 
+    def knowing(self) -> Steps[None]:
+        """Compute now what takes a while for a large file, and is asked for later when there is no time."""
+        for name, finding in (
+            ("via_names", self._finding_via_names),
+            ("names", self._finding_names),
+            ("searched", self._finding_searched),
+        ):
+            if name not in vars(self):
+                vars(self)[name] = yield from finding()
+        for name in ("role_addresses", "device_macs", "_exact", "_globs"):
+            getattr(self, name)
+            yield
+
     @cached_property
-    def names(self) -> frozenset[str]:
+    def names(self) -> Set[str]:
         """All names and globs of interfaces that it has."""
-        rules = [rule for interface in self.interfaces for rule in interface.rules]
-        followed = {rule.follows for rule in rules if rule.follows}
-        return frozenset({interface.name for interface in self.interfaces} | followed | self.via_names)
+        return finish(self._finding_names())
+
+    def _finding_names(self) -> Steps[Set[str]]:
+        found: set[str] = set()
+        for interfaces in pieces(self.interfaces):
+            found.update([interface.name for interface in interfaces])
+            yield
+        for rules in pieces(rule for interface in self.interfaces for rule in interface.rules):
+            found.update([rule.follows for rule in rules if rule.follows])
+            yield
+        for names in pieces(self.via_names):
+            found.update(names)
+            yield
+        return found
 
     @cached_property
     def role_addresses(self) -> frozenset[str]:
@@ -288,27 +322,40 @@ class Config:
         return frozenset(interface.mac for interface in self.interfaces if interface.mac)
 
     @cached_property
-    def via_names(self) -> frozenset[str]:
+    def via_names(self) -> Set[str]:
         """All names and globs that `via` has."""
-        vias = {rule.via for interface in self.interfaces for rule in interface.rules}
-        return frozenset(chain.from_iterable(vias))
+        return finish(self._finding_via_names())
+
+    def _finding_via_names(self) -> Steps[Set[str]]:
+        found: set[str] = set()
+        for rules in some_rules(rule for interface in self.interfaces for rule in interface.rules):
+            found.update(chain.from_iterable({rule.via for rule in rules}))
+            yield
+        return found
 
     @cached_property
     def searched(self) -> Mapping[str, SearchedVia]:
         """What rules of method neighbour name as `via`, in the order in which it occurs first."""
+        return finish(self._finding_searched())
+
+    def _finding_searched(self) -> Steps[Mapping[str, SearchedVia]]:
         found: dict[str, SearchedVia] = {}
         for interface in self.interfaces:
             counts: dict[tuple[str, ...], int] = {}
             first: dict[tuple[str, ...], str] = {}
-            for rule in interface.rules:  # there may be 100,000
-                if rule.method is Method.NEIGHBOUR:
-                    counts[rule.via] = counts.get(rule.via, 0) + 1
-                    first.setdefault(rule.via, rule.prefix)
-            for via, count in counts.items():
-                here = f"{interface.label}: rule {first[via]}"  # not once a name: all of them are hashed for it
-                for name in via:
-                    where, before = found.get(name, (here, 0))
-                    found[name] = SearchedVia(where, before + count)
+            for rules in some_rules(interface.rules):  # there may be 100,000
+                for rule in rules:
+                    if rule.method is Method.NEIGHBOUR:
+                        counts[rule.via] = counts.get(rule.via, 0) + 1
+                        first.setdefault(rule.via, rule.prefix)
+                yield
+            for vias in weighed(counts, len):
+                for via in vias:
+                    here, count = f"{interface.label}: rule {first[via]}", counts[via]  # not once a name: it hashes all
+                    for name in via:
+                        where, before = found.get(name, (here, 0))
+                        found[name] = SearchedVia(where, before + count)
+                yield
         return found
 
     @cached_property

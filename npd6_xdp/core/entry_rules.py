@@ -8,7 +8,7 @@ from itertools import chain, compress, count, filterfalse, product, repeat
 from operator import is_, itemgetter, not_
 from typing import NamedTuple
 
-from npd6_xdp.core.config import DadPolicy, InterfaceConfig, NaSource, RuleConfig
+from npd6_xdp.core.config import DadPolicy, InterfaceConfig, NaSource, RuleConfig, some_rules
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.flatten import Bases, bases, changing, collecting, lines_of
 from npd6_xdp.core.ids import fresh
@@ -74,8 +74,10 @@ class EntryRules:
             for rules in pieces(before.rules.values()):
                 self.rules.update([(rule.id, rule) for rule in rules])
                 yield
-            for via_set in before.via_sets:
-                self._via_sets.keep(via_set)
+            for via_sets in pieces(before.via_sets):
+                for via_set in via_sets:
+                    self._via_sets.keep(via_set)
+                yield
             return decided.lines, None
         return (yield from self._changed_lines(entry, interface, context, before, decided.lines))
 
@@ -93,7 +95,7 @@ class EntryRules:
         new: list[Rule] = []
         known = before.rules if before is not None and lines_before is not None else {}
         all_plain = before is None or not (before.via_sets or before.followed)
-        for some in pieces(interface.rules, _BIT):
+        for some in some_rules(interface.rules):
             for config in self._taken(some, known, rules, all_plain=all_plain):
                 old = known.get(config.prefix)
                 if config.follows:
@@ -113,13 +115,7 @@ class EntryRules:
             yield
             found, difference = yield from self._difference(before, rules, new, followed)
             changed, gone = yield from _with_parts(found, before.bases, difference)
-            for bases_gone in pieces(gone, _BIT):
-                for base in bases_gone:
-                    notes.pop(base, None)
-                    for line in lines_of(base, before.bases.owners[base], before.bases, []):
-                        del lines[line.network]
-                        touched.add(line.network)
-                yield
+            yield from _take(gone, before.bases, lines, notes, touched)
             lines_now, notes_now = yield from _lines_now(changed, found, rules, proxied=context.proxied)
             lines.update(lines_now)
             yield
@@ -203,11 +199,14 @@ class EntryRules:
 
 def _occurring(rules: Mapping[str, Rule]) -> Steps[tuple[frozenset[Decision], frozenset[int]]]:
     """What some rules decide by, and their via sets."""
-    found: set[tuple[int, int]] = set()
+    decisions: set[int] = set()
+    via_sets: set[int] = set()
     for some in pieces(rules.values()):
-        found.update([(int(rule.decision), rule.via_set) for rule in some])  # an enum's hash takes four times as long
+        decisions.update([int(rule.decision) for rule in some])  # an enum's hash takes four times as long
+        via_sets.update([rule.via_set for rule in some])
         yield
-    return frozenset(Decision(each) for each, _ in found), frozenset(via_set for _, via_set in found) - {NO_VIA_SET}
+    via_sets.discard(NO_VIA_SET)
+    return frozenset(map(Decision, decisions)), frozenset(via_sets)
 
 
 def _are_same(before: tuple[RuleConfig, ...], now: tuple[RuleConfig, ...]) -> Steps[bool]:
@@ -227,19 +226,51 @@ def _lines_now(
     """The lines of some of the bases that were found, and what is to be noted of these."""
     lines: dict[Prefix, Match] = {}
     notes: dict[Prefix, Sequence[str]] = {}
-    for some in pieces(some_bases, _BIT):
-        for base in some:
-            config = found.owners[base]
-            if not config.include and not config.exclude:  # in less time, as there are thousands
-                lines[base] = _match(rules[config.prefix], left_out=False, proxied=proxied)
-                continue
-            said: list[str] = []
-            for line in lines_of(base, config, found, said):
-                lines[line.network] = _match(rules[line.rule.prefix], left_out=line.left_out, proxied=proxied)
-            if said:
-                notes[base] = said
-        yield
+    made = 0
+    for base in some_bases:
+        if made >= _BIT:
+            made = 0
+            yield
+        config = found.owners[base]
+        rule = rules[config.prefix]
+        made += 1
+        if not config.include and not config.exclude:  # in less time, as there are thousands
+            lines[base] = _match(rule, left_out=False, proxied=proxied)
+            continue
+        said: list[str] = []
+        its_lines = yield from lines_of(base, config, found, said)
+        for some in pieces(its_lines, _BIT):
+            lines.update([(line.network, _match(rule, left_out=line.left_out, proxied=proxied)) for line in some])
+            if len(some) == _BIT:
+                yield
+        made += len(its_lines) % _BIT
+        if said:
+            notes[base] = said
     return lines, notes
+
+
+def _take(
+    some_bases: Iterable[Prefix],
+    found: Bases,
+    lines: dict[Prefix, Match],
+    notes: dict[Prefix, Sequence[str]],
+    touched: set[Prefix],
+) -> Steps[None]:
+    """Take out the lines of some of the bases that were found, and what was noted of these; `touched` has them then."""
+    made = 0
+    for base in some_bases:
+        if made >= _BIT:
+            made = 0
+            yield
+        notes.pop(base, None)
+        its_lines = yield from lines_of(base, found.owners[base], found, [])
+        for some in pieces(its_lines, _BIT):
+            for line in some:
+                del lines[line.network]
+                touched.add(line.network)
+            if len(some) == _BIT:
+                yield
+        made += 1 + len(its_lines) % _BIT
 
 
 class _Difference(NamedTuple):

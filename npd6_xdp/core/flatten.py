@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from npd6_xdp.core.config import RuleConfig
+from npd6_xdp.core.config import RuleConfig, Selection
 from npd6_xdp.core.prefix import LENGTH, MASKS, Prefix
 from npd6_xdp.core.steps import Steps, finish, pieces
 
 Followed = Mapping[str, tuple[Prefix, ...]]
 """The prefixes of the interfaces that rules follow ("interface:lan0")."""
+
+
+_BIT = 256  # lines that are made at once
 
 
 class Flat(NamedTuple):
@@ -54,15 +57,17 @@ def rule_networks(rule: RuleConfig, followed: Followed) -> Sequence[Prefix]:
     return followed.get(rule.follows, ()) if rule.follows else rule.networks
 
 
-def _outside(rule: RuleConfig, networks: Sequence[Prefix]) -> Iterator[str]:
+def _outside(rule: RuleConfig, networks: Sequence[Prefix]) -> Steps[list[str]]:
     """The `include` and `exclude` of a rule that follows an interface which lie in none of its prefixes, if it has
     prefixes.
     """
+    where, found = ", ".join(map(str, networks)), list[str]()
     for key, selections in (("include", rule.include), ("exclude", rule.exclude)):
-        for selection in selections:
-            if networks and all(selection.within(network) is None for network in networks):
-                where = ", ".join(map(str, networks))
-                yield f"{rule.prefix}: {key} {selection.text} lies outside {where}"
+        for some in pieces(selections if networks else ()):
+            outside = [each.text for each in some if all(each.within(network) is None for network in networks)]
+            found += [f"{rule.prefix}: {key} {text} lies outside {where}" for text in outside]
+            yield
+    return found
 
 
 def bases(rules: Sequence[RuleConfig], followed: Followed) -> Bases:
@@ -77,7 +82,7 @@ def collecting(rules: Sequence[RuleConfig], followed: Followed) -> Steps[Bases]:
     for some in pieces(rules):
         for rule in some:
             if rule.follows and (rule.include or rule.exclude):
-                notes += _outside(rule, followed.get(rule.follows, ()))
+                notes += yield from _outside(rule, followed.get(rule.follows, ()))
             for network in rule_networks(rule, followed):
                 first = owners.setdefault(network, rule)
                 if first is not rule:
@@ -108,19 +113,21 @@ def changing(before: Bases, gone: Iterable[RuleConfig], new: Iterable[RuleConfig
     return Bases(owners, sorted(set(map(LENGTH, owners))), ())
 
 
-def lines_of(network: Prefix, rule: RuleConfig, all_bases: Bases, notes: list[str]) -> Iterator[Flat]:
+def lines_of(network: Prefix, rule: RuleConfig, all_bases: Bases, notes: list[str]) -> Steps[Collection[Flat]]:
     """The lines of one base. What its rule leaves out is ignored, and where a longer base lies within, that one
     decides. Each line belongs to one base only; if two shared a line, neither could change without the other.
     """
     if not rule.include and not rule.exclude:
-        yield Flat(network, rule)
-        return
+        return (Flat(network, rule),)
     mine = {network: Flat(network, rule, left_out=bool(rule.include))}
-    for part in _parts(network, rule, notes):
-        # where a longer rule decides, this one's parts must not cut into it
-        if part.network == network or not all_bases.within(part.network, network.length):
-            mine[part.network] = part
-    yield from mine.values()
+    for parts in pieces((yield from _parts(network, rule, notes)), _BIT):
+        for part in parts:
+            # where a longer rule decides, this one's parts must not cut into it
+            if part.network == network or not all_bases.within(part.network, network.length):
+                mine[part.network] = part
+        if len(parts) == _BIT:
+            yield
+    return mine.values()
 
 
 def flatten(rules: Sequence[RuleConfig], followed: Followed) -> tuple[list[Flat], list[str]]:
@@ -131,28 +138,48 @@ def flatten(rules: Sequence[RuleConfig], followed: Followed) -> tuple[list[Flat]
     """
     found = bases(rules, followed)
     notes = list(found.notes)
-    lines = [line for network, rule in found.owners.items() for line in lines_of(network, rule, found, notes)]
+    lines = [line for network, rule in found.owners.items() for line in finish(lines_of(network, rule, found, notes))]
     return lines, notes
 
 
-def _parts(network: Prefix, rule: RuleConfig, notes: list[str]) -> Iterator[Flat]:
+def _parts(network: Prefix, rule: RuleConfig, notes: list[str]) -> Steps[list[Flat]]:
     """What `include` and `exclude` make of one prefix of a rule; with both, exclude wins."""
     chosen: list[list[Prefix]] = []
     for key, selections in (("include", rule.include), ("exclude", rule.exclude)):
-        chosen.append([])
-        for selection in selections:
-            found = selection.within(network)
-            if found is not None:
-                chosen[-1] += found
-            elif not rule.follows:
-                notes.append(f"{rule.prefix}: {key} {selection.text} lies outside {network}")
+        found, outside = yield from _placed(network, selections)
+        chosen.append(found)
+        if not rule.follows:
+            notes += [f"{rule.prefix}: {key} {text} lies outside {network}" for text in outside]
     include, exclude = chosen
-    excluded = set(exclude)
-    for part in include:
-        if not _lies_within(part, excluded, network.length):
-            yield Flat(part, rule)
-    for part in exclude:
-        yield Flat(part, rule, left_out=True)
+    excluded: set[Prefix] = set()
+    without: list[Flat] = []
+    for some in pieces(exclude, _BIT):
+        excluded.update(some)
+        without += [Flat(part, rule, left_out=True) for part in some]
+        yield
+    parts: list[Flat] = []
+    for some in pieces(include, _BIT):
+        parts += [Flat(part, rule) for part in some if not _lies_within(part, excluded, network.length)]
+        yield
+    return parts + without
+
+
+def _placed(network: Prefix, selections: Iterable[Selection]) -> Steps[tuple[list[Prefix], list[str]]]:
+    """What is chosen of one prefix, and the text of what lies outside it."""
+    found: list[Prefix] = []
+    outside: list[str] = []
+    made = 0
+    for selection in selections:
+        networks = selection.within(network)
+        if networks is None:
+            outside.append(selection.text)
+        else:
+            found += networks
+        made += 1 if networks is None else len(networks)
+        if made >= _BIT:
+            made = 0
+            yield
+    return found, outside
 
 
 def _lies_within(part: Prefix, others: set[Prefix], shortest: int) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.core.vias import down_via
 from npd6_xdp.core.warnings import WarningKind, Warnings
@@ -175,12 +176,21 @@ def judge(facts: Facts) -> Judgement:
     """The one judgement. A loop that hangs answers nothing, nor does who has no port attached and up; standby is no
     problem.
     """
-    problems, told = [*_loop(facts), *_ports(facts)], _told_by_ports(facts)
+    return finish(judging(facts))
+
+
+def judging(facts: Facts) -> Steps[Judgement]:
+    """The same, bit by bit: there may be 100,000 warnings, and as many ports that aren't there."""
+    none_there = yield from _none_exists(facts)
+    problems, told = [*_loop(facts), *(yield from _ports(facts, all_absent=none_there))], set[str]()
+    if none_there:
+        told = yield from _told_by_ports(facts)
     if facts.reload_error:
         text = "the last reload failed; the configuration before it is in use"
         problems.append(Problem(ProblemKind.RELOAD, text, facts.reload_error))
     for kind, lines in facts.warnings.items():
-        problems += (Problem(kind, text) for text in _grouped(line for line in lines if line not in told))
+        for text in (yield from _grouped(line for line in lines if line not in told)):
+            problems.append(Problem(kind, text))
     problems += (*_counted(facts), *_tables(facts), *_routes(facts))
     if facts.silent > HUNG or all(port.why for port in facts.ports):
         return Judgement(State.NOT_ANSWERING, problems)
@@ -194,40 +204,61 @@ def _loop(facts: Facts) -> list[Problem]:
     return [Problem(ProblemKind.LOOP, f"the main loop has been stuck for {facts.silent:.0f} s")]
 
 
-def _none_exists(facts: Facts) -> bool:
+def _none_exists(facts: Facts) -> Steps[bool]:
     """Whether none of the configured interfaces is on this machine."""
-    return {port.name for port in facts.ports} <= {*facts.absent}
+    absent = {*facts.absent}
+    for ports in pieces(facts.ports):
+        if not all(port.name in absent for port in ports):
+            return False
+        yield
+    return True
 
 
-def _told_by_ports(facts: Facts) -> set[str]:
+def _told_by_ports(facts: Facts) -> Steps[set[str]]:
     """The warnings that say of an interface that it isn't there, where that is told of all of them at once."""
-    if not _none_exists(facts):
-        return set()
-    lines = facts.warnings.get(WarningKind.INTERFACE, ())
-    return {line for line in lines if line.partition(": ")[0] in facts.absent}
+    absent, told = {*facts.absent}, set[str]()
+    for lines in pieces(facts.warnings.get(WarningKind.INTERFACE, ())):
+        told.update([line for line in lines if line.partition(": ")[0] in absent])
+        yield
+    return told
 
 
-def _ports(facts: Facts) -> list[Problem]:
-    if _none_exists(facts):
+def _ports(facts: Facts, *, all_absent: bool) -> Steps[list[Problem]]:
+    if all_absent:
         return [Problem(ProblemKind.NO_INTERFACE, none_exists(facts.absent, facts.present))]
-    # where a warning is about the interface as such, that says more
-    of_interfaces = (WarningKind.INTERFACE, WarningKind.TAGS)
-    warned = {line.partition(": ")[0] for kind in of_interfaces for line in facts.warnings.get(kind, ())}
-    # and where a rule looks for its hosts there, too, its warning has the same cause and the same mend
-    warned |= {down_via(line) for line in facts.warnings.get(WarningKind.VIA, ())}
-    ill = [port for port in facts.ports if port.why and port.name not in warned]
+    warned: set[str] = set()
+    for kind, name_of in (
+        # where a warning is about the interface as such, that says more
+        (WarningKind.INTERFACE, _name_of),
+        (WarningKind.TAGS, _name_of),
+        # and where a rule looks for its hosts there, too, its warning has the same cause and the same mend
+        (WarningKind.VIA, down_via),
+    ):
+        for lines in pieces(facts.warnings.get(kind, ())):
+            warned.update(map(name_of, lines))
+            yield
+    ill: list[Port] = []
+    for ports in pieces(facts.ports):
+        ill += [port for port in ports if port.why and port.name not in warned]
+        yield
     if not ill:
         return []
     if all(port.why for port in facts.ports):
         states = some([f"{port.name} {port.why}" for port in ill])
         return [Problem(ill[0].kind, f"no interface is attached and up: {states}")]
     found: dict[tuple[ProblemKind, str], list[str]] = {}
-    for port in ill:
-        found.setdefault((port.kind, port.why), []).append(port.name)
+    for ports in pieces(ill):
+        for port in ports:
+            found.setdefault((port.kind, port.why), []).append(port.name)
+        yield
     return [
         Problem(kind, f"{some(names)} {why if len(names) == 1 else _plural(why)}: nothing is answered there")
         for (kind, why), names in found.items()
     ]
+
+
+def _name_of(line: str) -> str:
+    return line.partition(": ")[0]
 
 
 def _plural(why: str) -> str:
@@ -247,16 +278,23 @@ def some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_MOST_NAMED])}{f' and {more:,} more' if more > 0 else ''}"
 
 
-def _grouped(lines: Iterable[str]) -> list[str]:
+def _grouped(lines: Iterable[str]) -> Steps[list[str]]:
     """Lines of the form "INTERFACE: what", the same of several interfaces as one."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for line in lines:
-        name, colon, text = line.partition(": ")
-        found.setdefault(text.replace(name, "\0") if colon else line, []).append((name, line))
-    return [
-        alike[0][1] if len(alike) == 1 else f"{alike[0][1]}; likewise {some([name for name, _ in alike[1:]])}"
-        for alike in found.values()
-    ]
+    found: dict[str, tuple[str, list[str]]] = {}  # the first line, and the names of the others
+    for several in pieces(lines):
+        for line in several:
+            name, colon, text = line.partition(": ")
+            kind = text.replace(name, "\0") if colon else line
+            if (known := found.get(kind)) is None:
+                found[kind] = line, []
+            else:
+                known[1].append(name)
+        yield
+    told: list[str] = []
+    for alike in pieces(found.values()):
+        told += [f"{first}; likewise {some(names)}" if names else first for first, names in alike]
+        yield
+    return told
 
 
 _WORDS = {

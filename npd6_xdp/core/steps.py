@@ -37,6 +37,20 @@ def pieces(items: Iterable[T], size: int = _BIT) -> Iterator[list[T]]:
         yield piece
 
 
+def weighed(items: Iterable[T], weight: Callable[[T], int], most: int = _BIT) -> Iterator[list[T]]:
+    """As pieces(), of items each of which counts for as many as its weight says: those that have long lists, say."""
+    some: list[T] = []
+    left = most
+    for item in items:
+        some.append(item)
+        left -= weight(item)
+        if left <= 0:
+            yield some
+            some, left = [], most
+    if some:
+        yield some
+
+
 def listed(items: Iterable[T]) -> Steps[list[T]]:
     """All items of an iterator in a list, bit by bit."""
     found: list[T] = []

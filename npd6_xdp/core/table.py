@@ -347,6 +347,7 @@ class Table:
             yield
             _ = decisions.exact_filter, decisions.only_prefix
             yield
+        vars(self)["_neighbour_entries"] = yield from self._finding_neighbour_entries()
         _ = self._looked_behind
         yield
         _ = self.host_routes
@@ -374,13 +375,18 @@ class Table:
         return isinstance(match, Match) and match.via_set == via_set and match.decision is Decision.NEIGHBOUR
 
     @cached_property
-    def _neighbour_entries(self) -> Mapping[int, frozenset[int]]:
+    def _neighbour_entries(self) -> Mapping[int, Set[int]]:
+        return finish(self._finding_neighbour_entries())
+
+    def _finding_neighbour_entries(self) -> Steps[Mapping[int, Set[int]]]:
         found: defaultdict[int, set[int]] = defaultdict(set)
         live = {entry.id for entry in self.live(Decision.NEIGHBOUR)}
-        for rule in self.rules.values() if live else ():
-            if rule.decision is Decision.NEIGHBOUR and rule.entry in live:
-                found[rule.via_set].add(rule.entry)
-        return {via_set: frozenset(entries) for via_set, entries in found.items()}
+        for rules in pieces(self.rules.values() if live else ()):
+            for rule in rules:
+                if rule.decision is Decision.NEIGHBOUR and rule.entry in live:
+                    found[rule.via_set].add(rule.entry)
+            yield
+        return found
 
 
 def entry_key(ifindex: int, vlan: Vlan) -> tuple[int, int, int]:

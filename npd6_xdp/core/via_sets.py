@@ -9,6 +9,7 @@ from npd6_xdp.core.config import RuleConfig, is_glob, matches
 from npd6_xdp.core.entries import Entry
 from npd6_xdp.core.ids import Ids
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import Steps, weighed
 from npd6_xdp.core.table import NO_VIA_SET, Table, ViaSetKey
 from npd6_xdp.core.verdict import Method
 
@@ -40,9 +41,13 @@ class ViaSets:
         """A via set of the table before is in use still."""
         self.via_sets[self._keys[via_set]] = via_set
 
-    def vias(self) -> Mapping[int, frozenset[int]]:
+    def vias(self) -> Steps[Mapping[int, frozenset[int]]]:
         """The interfaces of each via set that has any."""
-        return {via_set: self._behind(key[1:]) for key, via_set in self.via_sets.items() if key[0] == "via"}
+        found: dict[int, frozenset[int]] = {}
+        for keys in weighed(self.via_sets, len):
+            found.update((self.via_sets[key], self._behind(key[1:])) for key in keys if key[0] == "via")
+            yield
+        return found
 
     def _left_out(self, entry: Entry, via: tuple[str, ...], here: str) -> list[str]:
         """What of a via set's key says which interfaces its globs don't mean: those that the question came by."""

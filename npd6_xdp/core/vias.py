@@ -11,6 +11,7 @@ from npd6_xdp.core.config import Config, is_glob, matches
 from npd6_xdp.core.link_messages import LinkFlag
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.names import word
+from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import Decision, Rule
 
 ReadSysctl = Callable[[str], str | None]
@@ -64,7 +65,12 @@ def down_via(line: str) -> str:
 
 def refused_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[str]:
     """The via interfaces that are there, and behind which no rule can ever find anybody, a line each."""
-    return [via.say(why) for via in used_vias(config, links) if via.named and (why := _why_never(via.link))]
+    return refused(used_vias(config, links))
+
+
+def refused(used: Iterable[UsedVia]) -> list[str]:
+    """The same, of those that are there."""
+    return [via.say(why) for via in used if via.named and (why := _why_never(via.link))]
 
 
 def via_warnings(
@@ -137,14 +143,26 @@ def why_nobody(link: LinkFacts, sysctl: ReadSysctl) -> Reason:
 
 def used_vias(config: Config, links: Mapping[str, LinkFacts]) -> list[UsedVia]:
     """The via interfaces of rules of method neighbour that are there; of 100,000 rules that name one, it is one."""
+    return finish(finding_used_vias(config, links))
+
+
+def finding_used_vias(config: Config, links: Mapping[str, LinkFacts]) -> Steps[list[UsedVia]]:
+    """The same, bit by bit: there may be 100,000 names and globs."""
     found: dict[tuple[str, bool], UsedVia] = {}
-    for via, (first, rules) in config.searched.items():
-        for name in sorted(name for name in links if matches(name, via)) if is_glob(via) else {via} & links.keys():
-            key = name, name == via
-            if (before := found.get(key)) is not None:
-                found[key] = before._replace(others=before.others + rules)
+    for some in pieces(config.searched.items()):
+        for via, (first, rules) in some:
+            if not is_glob(via):
+                names = [via] if via in links else []
             else:
-                found[key] = UsedVia(f"{first}: via {name}", rules - 1, links[name], name == via)
+                names = sorted(name for name in links if matches(name, via))
+                yield
+            for name in names:
+                key = name, name == via
+                if (before := found.get(key)) is not None:
+                    found[key] = before._replace(others=before.others + rules)
+                else:
+                    found[key] = UsedVia(f"{first}: via {name}", rules - 1, links[name], name == via)
+        yield
     return list(found.values())
 
 

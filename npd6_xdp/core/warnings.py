@@ -234,9 +234,13 @@ def _over(decisions: Decisions, on_link: set[Prefix]) -> Iterator[tuple[Prefix, 
                         yield Prefix(prefix.address & mask, length), match.rule
 
 
-def all_lines(warnings: Warnings) -> list[str]:
-    """All warnings, each once."""
-    return list(dict.fromkeys(line for lines in warnings.values() for line in lines))
+def all_lines(warnings: Warnings) -> Steps[Mapping[str, None]]:
+    """All warnings, each once, in their order, bit by bit."""
+    found: dict[str, None] = {}
+    for some in pieces(line for lines in warnings.values() for line in lines):
+        found.update(dict.fromkeys(some))
+        yield
+    return found
 
 
 def first_of(lines: Sequence[str]) -> list[str]:

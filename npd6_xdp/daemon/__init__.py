@@ -194,7 +194,7 @@ class Rooms:
         self.tracking.join(lambda: self.reloads.is_applying)
         self.changes.join(loop)
         self.neighbour.join(loop)
-        self.outlook.join(loop, self.tags, lambda: self.neighbour.has_news)
+        self.outlook.join(loop, self.tags, lambda: self.neighbour.has_news, Turns(lambda: self.rings.busy))
         loop.at(lambda: self.damper.due, self.damper.settle, "outlook")
         self.kernel.join(loop)
         self.ports.join(loop)

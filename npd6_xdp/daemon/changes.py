@@ -13,7 +13,7 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps, finish
-from npd6_xdp.core.vias import refused_vias
+from npd6_xdp.core.vias import finding_used_vias, refused
 from npd6_xdp.daemon.garbage import Remains
 from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
@@ -136,12 +136,13 @@ class Changes:
         coming, leaving = (NOTHING.config, NOTHING.config) if written is old.written else (written, old.written)
         with change.undo as undo:
             undo.callback(self._let_go_of_remains)
+            undo.callback(self._remains.keep, NOTHING.table, coming)
             for _ in range(change.tries):
                 new = made or (yield from to_be(self._machine, written, change, known, old))
                 if new is known:
                     break
                 known = new
-                undo.callback(self._remains.keep, new.table, coming)
+                undo.callback(self._remains.keep, new.table, NOTHING.config)
                 for follower in self._followers:
                     yield from follower.prepare(new, change)
             if not again:
@@ -203,10 +204,11 @@ def to_be(
 
     `old` is in force. Raises MachineError for what somebody has asked for and what can never be.
     """
+    yield from written.knowing()
     machine.take_in(change)
     meant = machine.meant(written)
     config = known.config if known is not None and known.meant == meant else (yield from naming(written, meant))
-    yield
+    yield from config.knowing()
     yield from machine.watch(config, change)
     links = yield from machine.facts(config)
     held = machine.held(config)
@@ -215,14 +217,14 @@ def to_be(
             return known
         return InForce(written, config, links, known.table.with_roles(held), meant, held)  # quick, whatever it has
     if change.asked:
-        check(config, links)
-        yield
+        yield from checking(config, links)
     table = yield from building(config, links, (known or old).table, old.table, held=held)
     return InForce(written, config, links, table.with_roles(held), meant, held)  # the facts may be older than these
 
 
-def check(config: Config, links: Mapping[str, LinkFacts]) -> None:
+def checking(config: Config, links: Mapping[str, LinkFacts]) -> Steps[None]:
     """Raise MachineError for what a configuration asks of interfaces that are there, and that they can never do."""
     Ports.check(config, links)
-    if refused := refused_vias(config, links):
-        raise MachineError("\n".join(refused))
+    yield
+    if lines := refused((yield from finding_used_vias(config, links))):
+        raise MachineError("\n".join(lines))

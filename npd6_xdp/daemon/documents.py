@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from npd6_xdp.core.errors import Npd6Error
-from npd6_xdp.core.judgement import Judgement, judge
+from npd6_xdp.core.judgement import Judgement, judging
 from npd6_xdp.core.logged import fields
 from npd6_xdp.core.samples import EVERY, MOST_BYTES, Samples
 from npd6_xdp.core.snapshot import Snapshot, Status
@@ -79,7 +79,7 @@ class Documents:
 
     def judgement(self) -> Judgement:
         """Whether the daemon works. It takes no lock, so it tells of a loop that hangs with one."""
-        return judge(self._view.facts(self._samples, time.monotonic() - self._loop.turned))
+        return finish(self._judging())
 
     def samples(self) -> dict[str, Any]:
         """What was counted in the last five minutes, as plain values."""
@@ -101,7 +101,13 @@ class Documents:
         self._telling.ask("log", self._log_bit_by_bit, lambda _: None)
 
     def _snapshot(self) -> Steps[Snapshot]:
-        return self._view.snapshot(self._answering.times, self._loop.failures, self.judgement(), self._unread())
+        judgement = yield from self._judging()
+        counting = self._view.snapshot(self._answering.times, self._loop.failures, judgement, self._unread())
+        return (yield from counting)
+
+    def _judging(self) -> Steps[Judgement]:
+        facts = yield from self._view.facts(self._samples, time.monotonic() - self._loop.turned)
+        return (yield from judging(facts))
 
     def _ask_for_sample(self) -> None:
         self._sample_at = None
@@ -111,21 +117,19 @@ class Documents:
         began = time.monotonic()
         self._sample_at = began + EVERY  # also where it fails
         worked = 0.0
-        steps = self._view.tally(self._loop.failures, self._unread())
-        while True:
-            resumed = time.monotonic()
-            try:
-                next(steps)
-            except StopIteration as done:
-                self._samples.add(time.time(), *done.value)
-                break
+        resumed = began
+        for _ in self._taking_sample():
             worked += time.monotonic() - resumed
             yield
-        now = time.monotonic()
-        self._lines.tell(judge(self._view.counted(self._samples)).problems, now)
-        worked += time.monotonic() - now
+            resumed = time.monotonic()
+        worked += time.monotonic() - resumed
         self._sample_at = max(began + EVERY, time.monotonic() + worked * _SHARE)
         return {}
+
+    def _taking_sample(self) -> Steps[None]:
+        self._samples.add(time.time(), *(yield from self._view.tally(self._loop.failures, self._unread())))
+        judgement = yield from judging((yield from self._view.counted(self._samples)))
+        self._lines.tell(judgement.problems, time.monotonic())
 
     def _status(self) -> Steps[Status]:
         """All that there is to know."""

@@ -60,6 +60,8 @@ class Remains:
             self._lists += [[each.lines] for each in table.decisions.values()]
             self._lists += [[each] for origin in table.origins.values() for each in (origin.bases.owners, origin.rules)]
             self._lists.append([table.rules])
+        if len(searched := vars(config).get("searched", ())) >= LARGE:
+            yield from self._hold(searched.values())
         for interface in config.interfaces:
             if len(interface.rules) >= LARGE:
                 yield from self._hold(interface.rules)

@@ -8,11 +8,13 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 
+from npd6_xdp.core.absent import finding_absent_names
 from npd6_xdp.core.judgement import Facts, Port, Problem, ProblemKind
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.logged import Fields, fields, named
 from npd6_xdp.core.said import Said
 from npd6_xdp.core.samples import Samples
+from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.warnings import Warnings
 from npd6_xdp.daemon.in_force import InForce
 from npd6_xdp.daemon.ports import Ports
@@ -42,20 +44,31 @@ class Judging:
         self._resolution = resolution
         self._tables = tables
 
-    def facts(self, now: InForce, warnings: Warnings, reload_error: str, samples: Samples, silent: float) -> Facts:
+    def facts(
+        self, now: InForce, warnings: Warnings, reload_error: str, samples: Samples, silent: float
+    ) -> Steps[Facts]:
         """All of them; the loop has been `silent` for so many seconds."""
-        ports = [*self._each_port(now)]
+        ports: dict[str, Port] = {}
+        for names in pieces(_ports(now)):
+            ports.update((name, self._port(name, now.links.get(name))) for name in names if name not in ports)
+            yield
         absent: Sequence[str] = ()
         present: Sequence[str] = ()
-        if all(port.why for port in ports):
-            absent, present = now.absent, now.present
-        return self._facts(now, ports, warnings, samples, reload_error, silent, absent, present)
+        if all(port.why for port in ports.values()):
+            absent, present = (yield from finding_absent_names(now.config, now.links)), now.present
+        return self._facts(now, [*ports.values()], warnings, samples, reload_error, silent, absent, present)
 
-    def counted(self, now: InForce, warnings: Warnings, samples: Samples) -> Facts:
+    def counted(self, now: InForce, warnings: Warnings, samples: Samples) -> Steps[Facts]:
         """Those that say whether there are problems that are known by counting: one port that answers will do, and one
         warning of a kind. Thousands take more time than the loop has.
         """
-        port = next((port for port in self._each_port(now) if not port.why), Port("", "is not there"))
+        port = Port("", "is not there")
+        for names in pieces(_ports(now)):
+            found = (self._port(name, now.links.get(name)) for name in names)
+            port = next((each for each in found if not each.why), port)
+            if not port.why:
+                break
+            yield
         return self._facts(now, [port], {kind: lines[:1] for kind, lines in warnings.items()}, samples)
 
     def _facts(
@@ -76,11 +89,6 @@ class Judging:
             ports, warnings, reload_error, silent, absent, present, counted, outcomes, tables, routes_missing=missing
         )
 
-    def _each_port(self, now: InForce) -> Iterator[Port]:
-        configured = (interface.name for interface in now.config.interfaces if not interface.is_glob)
-        for name in dict.fromkeys([*(entry.port for entry in now.table.entries.values()), *configured]):
-            yield self._port(name, now.links.get(name))
-
     def _port(self, name: str, link: LinkFacts | None) -> Port:
         if link is None:
             return Port(name, "is not there")
@@ -91,6 +99,12 @@ class Judging:
         if link.ifindex in self._tags.silent:
             return Port(name, "has VLAN tags beside its frames", ProblemKind.DOWN)
         return Port(name)
+
+
+def _ports(now: InForce) -> Iterator[str]:
+    """The names of those that it has, or names; of some more than once."""
+    yield from (entry.port for entry in now.table.entries.values())
+    yield from (interface.name for interface in now.config.interfaces if not interface.is_glob)
 
 
 class ProblemLines:

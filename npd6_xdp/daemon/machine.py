@@ -100,7 +100,7 @@ class Machine(Follower):
     def meant(self, written: Config) -> Mapping[str, str]:
         """The names that are meant now by the alternative ones that a configuration has."""
         names = self.netlink.altnames()
-        return {other: names[other] for other in written.names & names.keys()}
+        return {other: name for other, name in names.items() if other in written.names}
 
     def watch(self, config: Config, change: Change) -> Steps[None]:
         """Have the routes of a configuration's ports watched.

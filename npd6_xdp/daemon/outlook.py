@@ -7,14 +7,14 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from npd6_xdp.core.absent import absent_lines
+from npd6_xdp.core.absent import finding_absent_lines
 from npd6_xdp.core.altnames import alternative_names, duplicates
 from npd6_xdp.core.logged import rule_of
-from npd6_xdp.core.steps import Steps
+from npd6_xdp.core.steps import Steps, in_order, pieces
 from npd6_xdp.core.table import Table
-from npd6_xdp.core.vias import Patience, UsedVia, used_vias
+from npd6_xdp.core.vias import Patience, UsedVia, finding_used_vias
 from npd6_xdp.core.warnings import (
     MOST_SAID,
     DefaultRoute,
@@ -33,6 +33,7 @@ from npd6_xdp.daemon.in_force import NO_TABLE, NOTHING, Change, Follower, InForc
 from npd6_xdp.daemon.lines import Damper, Lines
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.tags import Tags
+from npd6_xdp.daemon.turns import SLICE, Turns
 from npd6_xdp.system.netlink.router import Router
 from npd6_xdp.system.sysctl import read as read_sysctl
 
@@ -40,6 +41,7 @@ log = logging.getLogger("npd6-xdp")
 
 _PAUSE = 5.0  # seconds between two looks at what nobody announces: accept_ra, the default route
 _WORD = re.compile(r"[\w.-]+")
+_LAST = object()
 _MOST_READ = 64  # interfaces whose sysctls and counters are read at a look
 
 
@@ -47,7 +49,7 @@ class Outlook(Follower):
     """Warnings of the configuration and of the machine. `due` is when look() is to be called again.
 
     `neighbour_table` has those of the kernel's neighbour table, `certificate` those of the page's. `show` is given all
-    of them, whenever they change.
+    of them, by kind and as lines, whenever they change.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Outlook(Follower):
         router: Router,
         neighbour_table: Callable[[], Sequence[str]],
         damper: Damper | None = None,
-        show: Callable[[Warnings], None] = lambda _: None,
+        show: Callable[[Warnings, Sequence[str]], None] = lambda *_: None,
         certificate: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._router = router
@@ -72,19 +74,23 @@ class Outlook(Follower):
         self._patience = Patience()
         self._missed: frozenset[str] = frozenset()  # interfaces whose advertisements gave the default route
         self._configured: Warnings = {}
-        self._said: frozenset[str] = frozenset()
+        self._said: Mapping[str, None] = {}  # lines, in their order
         self._of_advertisements: frozenset[str] = frozenset()  # those of them
-        self._lines = Lines(damper)
+        self._damper = damper or Damper()
+        self._saying: Steps[None] | None = None  # of what has changed
+        self._turns = Turns(lambda: False)
         self._cards = Cards()
         self.due: float | None = None
         self.current: Warnings = {}
         """What holds now; replaced as a whole."""
+        self._told: Warnings = self.current  # what was said of it last
 
-    def join(self, loop: Loop, tags: Tags, has_news: Callable[[], bool]) -> None:
+    def join(self, loop: Loop, tags: Tags, has_news: Callable[[], bool], turns: Turns) -> None:
         """Have the loop look when it is time. `has_news` says that there are others of the neighbour table's."""
-        self._tags, self._has_news = tags, has_news
+        self._tags, self._has_news, self._turns = tags, has_news, turns
         loop.watch("outlook", lambda: [(self.fileno(), self._on_readable)], self._reopen)
         loop.at(lambda: 0.0 if self._is_old else self.due, lambda _: self._tick(), "outlook")
+        loop.at(lambda: None if self._saying is None else turns.go_on_at, lambda _: self.go_on(), "outlook")
 
     @property
     def _is_old(self) -> bool:
@@ -101,9 +107,8 @@ class Outlook(Follower):
 
     def _tick(self) -> None:
         if self._tags is not None and self._tags.silent != self._silent:
-            self._follow(self._in_force)  # a port has its tags within the frames again, say
-        else:
-            self.look()
+            self._configured = {**self._configured, **self._by_tags(self._in_force)}
+        self.look()
 
     def prepare(self, new: InForce, change: Change) -> Steps[None]:
         """Find what there is to warn of by a table alone."""
@@ -121,31 +126,41 @@ class Outlook(Follower):
             self._of_table = new.table, self._of_table[1]  # but for roles, it is the same
 
     def settle(self, old: InForce, new: InForce) -> Steps[None]:
-        """Say what there is to warn of by now, in a turn of its own: of thousands of ports that takes 50 ms."""
+        """Say what there is to warn of by now, in turns of its own: there may be 100,000 lines."""
         yield
-        self._follow(new)
+        known, vias, configured = self._in_force, self._vias, self._configured
+        if not (new.config is known.config and new.written is known.written and new.links is known.links):
+            vias = yield from finding_used_vias(new.config, new.links)
+            configured = yield from self._by(new)
+        rules = self._of_table[1] if self._of_table[0] is new.table else warnings(new.table)
+        of_config = {kind: configured.get(kind, ()) for kind in (WarningKind.INTERFACE, WarningKind.VIA)}
+        self.use(new, vias, {WarningKind.RULE: rules, **of_config, **self._by_tags(new)})
+        while self._saying is not None:
+            yield
+            self._bit()
 
-    def _follow(self, new: InForce) -> None:
-        if self._tags is not None:
-            self._silent = self._tags.silent
-        self.use(new, used_vias(new.config, new.links), self._by(new))
-
-    def _by(self, new: InForce) -> Warnings:
+    def _by(self, new: InForce) -> Steps[Warnings]:
         """What of the configuration doesn't do what its writer may think, with the links that there are."""
-        names, vias = absent_lines(new.config, new.links)
-        unfit = {
-            each.name: new.links[each.name].why_no_port for each in new.config.interfaces if each.name in new.links
-        }
+        names, vias = yield from finding_absent_lines(new.config, new.links)
+        unfit: dict[str, str] = {}
+        for some in pieces(new.config.interfaces):
+            unfit.update({each.name: new.links[each.name].why_no_port for each in some if each.name in new.links})
+            yield
         return {
-            WarningKind.RULE: self._of_table[1] if self._of_table[0] is new.table else warnings(new.table),
             WarningKind.INTERFACE: [
                 *names,
                 *(f"{name}: {why}" for name, why in unfit.items() if why),
                 *duplicates(new.written, alternative_names(new.links)),
             ],
             WarningKind.VIA: vias,
-            WarningKind.TAGS: [] if self._tags is None else self._tags.warnings(new.links),
         }
+
+    def _by_tags(self, new: InForce) -> Warnings:
+        """The same of ports that have their tags beside the frames, as that is now."""
+        if self._tags is None:
+            return {WarningKind.TAGS: []}
+        self._silent = self._tags.silent
+        return {WarningKind.TAGS: self._tags.warnings(new.links)}
 
     def use(self, new: InForce, vias: Sequence[UsedVia], configured: Warnings) -> None:
         """What is in force, the via interfaces in use, and what these alone are reason to warn of."""
@@ -171,7 +186,9 @@ class Outlook(Follower):
         return self._router.on_change()
 
     def look(self) -> bool:
-        """Look at the machine's state; whether what there is to warn of has changed."""
+        """Look at the machine's state; whether what there is to warn of has changed. Then it is said at once, or, where
+        that takes longer than a turn may, in those that follow.
+        """
         now = time.monotonic()
         vias = self._patience.look(self._vias[:_MOST_READ], read_sysctl, now)
         self.due = min(now + _PAUSE, self._patience.due or math.inf)
@@ -190,11 +207,26 @@ class Outlook(Follower):
             WarningKind.ROUTER_ADVERTISEMENTS: advertisements,
             WarningKind.CERTIFICATE: self._certificate(),
         }
-        changed = current != self.current
-        self.current = current
-        self._show(current)
-        self._say()
+        if changed := current != self.current:
+            self.current = current
+        if changed or (self._saying is None and self._told is not self.current):
+            self._saying = self._say(self.current)
+            ends = time.thread_time() + SLICE
+            while self._saying is not None and time.thread_time() < ends:
+                self._bit()
         return changed
+
+    def go_on(self) -> bool:
+        """Go on saying what has changed, for as long as a turn may take; whether there is more."""
+        saying, self._saying = self._saying, None
+        if saying is not None and not self._turns.go_on(saying):
+            self._saying = saying
+        return self._saying is not None
+
+    def _bit(self) -> None:
+        saying, self._saying = self._saying, None
+        if saying is not None and next(saying, _LAST) is not _LAST:
+            self._saying = saying
 
     def _receivers(self, default: DefaultRoute | None) -> list[Receiver]:
         """Interfaces that have addresses by router advertisements, or whose default route was by one; then ours.
@@ -220,39 +252,57 @@ class Outlook(Follower):
         heard = default is None and not advertised and accept_ra == 1 and self._router.heard(name)
         return Receiver(name, bool(self._router.forwards(ifindex)), accept_ra, advertised, heard)
 
-    def _say(self) -> None:
-        lines = all_lines(self.current)
-        said = frozenset(lines)
-        more = self._add([line for line in lines if line not in self._said], logging.WARNING)
-        going_on = {line.partition(": ")[0] for line in self.current.get(WarningKind.ROUTER_ADVERTISEMENTS, ())}
-        past = [
-            f"{line.partition(': ')[0]}: cleared: {line.partition(': ')[2]}"
-            for line in sorted(self._said - said)
-            # else the default route is missing still, if for another reason
-            if line not in self._of_advertisements or line.partition(": ")[0] not in going_on
-        ]
-        fewer = self._add(past, logging.INFO)
-        self._lines.say()
+    def _say(self, current: Warnings) -> Steps[None]:
+        """What has come, and what has gone, since the last that was said."""
+        lines = yield from all_lines(current)
+        come: list[str] = []
+        for some in pieces(lines):
+            come += [line for line in some if line not in self._said]
+            yield
+        going_on = {line.partition(": ")[0] for line in current.get(WarningKind.ROUTER_ADVERTISEMENTS, ())}
+        gone: list[str] = []
+        for some in pieces(self._said):
+            # of advertisements: else the default route is missing still, if for another reason
+            gone += [
+                line
+                for line in some
+                if line not in lines
+                and (line not in self._of_advertisements or line.partition(": ")[0] not in going_on)
+            ]
+            yield
+        gone = yield from in_order(gone)
+        said = Lines(self._damper)
+        more = yield from _add(said, come, logging.WARNING)
+        fewer = yield from _add(said, gone, logging.INFO, "cleared: ")
+        self._show(current, [*lines])
+        yield
+        said.say()
         if more:
             log.warning("%s", more_of(more))
         if fewer:
             log.info("and %s more cleared", f"{fewer:,}")
-        self._said = said
-        self._of_advertisements = frozenset(self.current.get(WarningKind.ROUTER_ADVERTISEMENTS, ()))
+        self._said, self._told = lines, current
+        self._of_advertisements = frozenset(current.get(WarningKind.ROUTER_ADVERTISEMENTS, ()))
 
-    def _add(self, lines: Sequence[str], level: int) -> int:
-        """Lines that are to be said, the same of many interfaces together; how many of them there are too many."""
-        kinds: set[str] = set()
-        more = 0
-        for line in lines:
+
+def _add(said: Lines, lines: Sequence[str], level: int, before: str = "") -> Steps[int]:
+    """Lines that are to be said, the same of many interfaces together, with a word `before`; how many of them there are
+    too many.
+    """
+    kinds: set[str] = set()
+    more = 0
+    for some in pieces(lines):
+        for line in some:
             name, _, text = line.partition(": ")
+            text = before + text
             kind = _kind(name, text)
             if len(kinds) == MOST_SAID and kind not in kinds:
                 more += 1
                 continue
             kinds.add(kind)
-            self._lines.add(level, name, text, kind, rule=rule_of(text))
-        return more
+            said.add(level, name, text, kind, rule=rule_of(text))
+        yield
+    return more
 
 
 def _kind(name: str, text: str) -> str:

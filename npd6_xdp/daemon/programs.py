@@ -103,6 +103,7 @@ class Programs(Follower):
             yield from self._retired(change)
             try:
                 sizes = self._sizes(new)
+                yield
                 loaded = yield from self._loading(sizes, change)
             except MachineError:
                 if fit is Fit.NOT or self.doubtful:

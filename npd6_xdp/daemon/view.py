@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import npd6_xdp
-from npd6_xdp.core.absent import via_globs
+from npd6_xdp.core.absent import finding_via_globs
 from npd6_xdp.core.attached import AttachMode
 from npd6_xdp.core.config import Config, InterfaceConfig
 from npd6_xdp.core.judgement import LATE, Counted, Facts, Judgement, ProblemKind
@@ -35,7 +35,7 @@ from npd6_xdp.core.snapshot import (
 from npd6_xdp.core.steps import Steps, finish, in_order, listed, pieces
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Limit, Outcome, Reason
-from npd6_xdp.core.warnings import WarningKind, Warnings, all_lines, first_of
+from npd6_xdp.core.warnings import WarningKind, Warnings, first_of
 from npd6_xdp.daemon.announcing import Announcing
 from npd6_xdp.daemon.counts import Counts
 from npd6_xdp.daemon.handover import HandOver
@@ -114,9 +114,9 @@ class View(Follower):
         """Show this from now on."""
         self._in_force = new
 
-    def warn(self, warnings: Warnings) -> None:
-        """Show from now on that there is this to warn about, and nothing else."""
-        self._warnings, self._by_kind = all_lines(warnings), warnings
+    def warn(self, warnings: Warnings, lines: Sequence[str]) -> None:
+        """Show from now on that there is this to warn about, and nothing else; as lines, each once."""
+        self._warnings, self._by_kind = lines, warnings
         self._warned = {str(kind): len(warnings.get(kind, ())) for kind in WarningKind}
 
     def reloaded(self) -> None:
@@ -292,8 +292,7 @@ class View(Follower):
     def status(self, snapshot: Snapshot) -> Steps[Status]:
         """The snapshot, and what is too much for metrics, bit by bit. For the loop's own thread."""
         now, warnings = self._in_force, self._warnings
-        globs = via_globs(now.config, now.links)
-        yield
+        globs = yield from finding_via_globs(now.config, now.links)
         state = self._resolution.neighbours.state
         hosts = yield from in_order(self._resolution.neighbours.covered())
         pending = yield from in_order(self._resolution.pending.targets(), key=lambda target: target[1])
@@ -325,12 +324,12 @@ class View(Follower):
             namespace=self._place.namespace,
         )
 
-    def facts(self, samples: Samples, silent: float) -> Facts:
+    def facts(self, samples: Samples, silent: float) -> Steps[Facts]:
         """What the daemon is judged by; the loop has been `silent` for so many seconds. Another thread may ask."""
         return self._judging.facts(self._in_force, self._by_kind, self._reload_error, samples, silent)
 
-    def counted(self, samples: Samples) -> Facts:
-        """Those of them that say which problems are known by counting, for the loop: quickly."""
+    def counted(self, samples: Samples) -> Steps[Facts]:
+        """Those of them that say which problems are known by counting."""
         return self._judging.counted(self._in_force, self._by_kind, samples)
 
     def _host(self, host: Host, state: str = "") -> HostSnapshot:

@@ -8,6 +8,7 @@ import pytest
 from npd6_xdp.core.build import build
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.links import LinkFacts
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.verdict import Method
 from npd6_xdp.core.warnings import (
@@ -161,7 +162,7 @@ def test_the_mend_keeps_the_default_route_of_each_interface_that_has_it_by_route
 
 
 def test_a_line_of_two_kinds_is_shown_once() -> None:
-    assert all_lines({WarningKind.RULE: ["a", "b"], WarningKind.VIA: ["b", "c"]}) == ["a", "b", "c"]
+    assert [*finish(all_lines({WarningKind.RULE: ["a", "b"], WarningKind.VIA: ["b", "c"]}))] == ["a", "b", "c"]
 
 
 def test_a_static_rule_over_an_on_link_prefix_is_warned_about() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,11 +21,13 @@ from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import Table
 from npd6_xdp.core.table_space import AGE, TableSpace
 from npd6_xdp.core.vlan_filter import Feature
-from npd6_xdp.core.warnings import MOST_SAID, WarningKind
+from npd6_xdp.core.warnings import MOST_SAID, WarningKind, Warnings
 from npd6_xdp.daemon import cards, outlook
 from npd6_xdp.daemon.in_force import NOTHING, Change
 from npd6_xdp.daemon.outlook import Outlook
+from tests.core import test_many_names as many_names
 from tests.core.tables import facts
+from tests.core.test_steps import LONGEST, timed
 from tests.daemon.forces import in_force
 
 TIGHT = "the kernel's neighbour table: it has space for 1024 entries"
@@ -219,12 +222,16 @@ def test_of_a_thousand_warnings_the_first_are_said_and_how_many_more(caplog: pyt
     many = [f"wan0: rule 2001:db8:{n:x}::/64: no such route" for n in range(1000)]
     same = [f"port{n}: switched off: ip link set port{n} up" for n in range(1000)]
     found.use(NOTHING, (), {WarningKind.RULE: [*same, *many]})
+    while found.go_on():
+        pass
     first, *others, last = caplog.messages
     assert first.startswith("port0, port1, port2 and 997 more: switched off"), "the same of many is one"
     assert others == many[: MOST_SAID - 1]
     assert last == "and 981 more warnings: npd6-xdp status --json has all"
     caplog.clear()
     found.use(NOTHING, (), {WarningKind.RULE: same})
+    while found.go_on():
+        pass
     *others, last = caplog.messages
     assert len(others) == MOST_SAID
     assert all(": cleared: " in line for line in others)
@@ -269,3 +276,32 @@ def test_warnings_are_looked_for_once_a_table_is_in_force_and_not_in_that_turn(m
     assert looks == []
     finish(settling)
     assert looks == [1]
+
+
+@pytest.mark.large
+def test_no_bit_is_long_of_saying_that_many_interfaces_are_missing_or_are_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "npd6-xdp")
+    shown: list[tuple[Warnings, Sequence[str]]] = []
+    router: Any = Router()
+    found, links = Outlook(router, tuple, show=lambda *all_of_it: shown.append(all_of_it)), facts()
+    then, longest = many_names.config(many_names.COUNT), dict[str, float]()
+    finish(then.knowing())
+    table = build(then, links)
+    new, old = in_force(table, links, then), in_force(Table({}, {}, {}, {}, {}), links)
+    for what, this, before in (("they are missing", new, old), ("they were", old, new)):
+        finish(found.prepare(this, Change(ExitStack(), asked=True)))
+        found.apply(this)
+        longest[what], _ = timed(found.settle(before, this))
+        began = time.thread_time()
+        assert not found.look()
+        longest[f"{what}, still"] = time.thread_time() - began
+    (of_many, lines), (_, none) = shown
+    assert len(of_many[WarningKind.VIA]) == len(lines) == many_names.COUNT
+    assert none == []
+    coming, going = caplog.messages
+    assert coming == "via x0, via x1, via x10 and 99,997 more: no such interface; waiting for it"
+    assert going.endswith(" and 99,997 more: cleared: no such interface; waiting for it")
+    print({what: f"{1000 * bit:.1f} ms" for what, bit in longest.items()})
+    assert max(longest.values()) < LONGEST, longest

@@ -234,7 +234,7 @@ def _entry_flags(entry: Entry, port: int, tapped: Tapped, *, hears: bool) -> int
 
 def pack_vias(table: Table) -> dict[bytes, bytes]:
     """The kernel's map of via sets and their interfaces; those that lead nowhere are in NO_VIA_SET and no other."""
-    via_sets = {via_set: indexes - table.nowhere for via_set, indexes in table.vias.items()} | {
+    via_sets = {via_set: indexes - table.nowhere for via_set, indexes in table.vias.items() if indexes} | {
         NO_VIA_SET: table.nowhere
     }
     return {VIA_KEY.pack(via_set, index): _SET for via_set, indexes in via_sets.items() for index in indexes}

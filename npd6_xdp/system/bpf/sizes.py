@@ -37,7 +37,7 @@ def needs_of(table: Table, limits: Limits) -> dict[str, int]:
         "RULE_COUNTERS_MAX": max(table.rules, default=0) + 1,
         "EXACT_MATCHES_MAX": sum(each.addresses if is_in_trie(each) else len(each) for each in decisions),
         "PREFIX_TRIE_MAX": sum(len(each) - each.addresses for each in decisions if is_in_trie(each)),
-        "VIAS_MAX": sum(len(indexes) for indexes in table.vias.values()) + len(table.nowhere),
+        "VIAS_MAX": sum(map(len, table.vias.values())) + len(table.nowhere),
         "PRESENT_TARGETS_MAX": limits.neighbours + limits.kernel_entries,
         "REFUSED_ASKERS_MAX": limits.pending + len(table.entries),
         "SOURCE_BUDGETS_MAX": 16384 if any(entry.source_limit for entry in entries) else 1,
@@ -72,10 +72,10 @@ def memory_to_load(tables: Sequence[Table], limits: Limits, *, ahead: bool = Fal
     Nearly all of it is the compiler's, if the program has to be compiled, and the verifier's, who give it back. What
     the counters take for each CPU isn't in it, as not every kernel charges a control group with that.
     """
-    lines = max(_size("EXACT_MATCHES_MAX", needs_of(table, limits)["EXACT_MATCHES_MAX"]) for table in tables)
-    answered, asked = (
-        max(_size(name, needs_of(table, limits)[name]) for table in tables)
-        for name in ("ANSWERED_MAX", "ASKED_TARGETS_MAX")
+    needs = [needs_of(table, limits) for table in tables]  # once each: a table may have 100,000 via sets
+    lines, answered, asked = (
+        max(_size(name, each[name]) for each in needs)
+        for name in ("EXACT_MATCHES_MAX", "ANSWERED_MAX", "ASKED_TARGETS_MAX")
     )
     loading = _VERIFIER_BYTES if ahead or is_kept() else COMPILER_BYTES
     return loading + lines * _LINE_BYTES + answered * _ANSWERED_BYTES + asked * _ASKED_BYTES
