@@ -158,10 +158,18 @@ class EntryRules:
                 yield
             found = yield from changing(before.bases, gone, [rule.config for rule in new])
             if found is not None:
-                changed = {network for rule in new for network in rule.networks}
-                moved = [network for network in changed if network not in before.bases.owners]
-                no_more = [each for rule in gone for each in rule.networks if each not in found.owners]
-                return found, _Difference(changed, moved, no_more)
+                differs = _Difference(set(), [], [])
+                for some in pieces(new):
+                    differs.changed.update(network for rule in some for network in rule.networks)
+                    yield
+                for networks in pieces(differs.changed):
+                    differs.new.extend([each for each in networks if each not in before.bases.owners])
+                    yield
+                for some_gone in pieces(gone):
+                    networks = [network for rule in some_gone for network in rule.networks]
+                    differs.gone.extend([each for each in networks if each not in found.owners])
+                    yield
+                return found, differs
         found = yield from collecting([rule.config for rule in rules.values()], self._followed)
         return found, (yield from _compared(found, before.bases))
 

@@ -131,6 +131,10 @@ class Decisions:
     made_of: MadeOf | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
+        return self._count
+
+    @cached_property
+    def _count(self) -> int:
         return len(self.lines) + sum(prefix not in self.lines for prefix in self.exceptions)
 
     def get(self, prefix: Prefix) -> Match | None:
@@ -348,9 +352,7 @@ class Table:
             _ = decisions.exact_filter, decisions.only_prefix
             yield
         vars(self)["_neighbour_entries"] = yield from self._finding_neighbour_entries()
-        _ = self._looked_behind
-        yield
-        _ = self.host_routes
+        _ = self._looked_behind, self.host_routes
         yield
 
     @cached_property

@@ -14,7 +14,7 @@ from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.vias import finding_used_vias, refused
-from npd6_xdp.daemon.garbage import Remains
+from npd6_xdp.daemon.garbage import Remains, size_of
 from npd6_xdp.daemon.in_force import NOTHING, Change, Follower, InForce
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.machine import Machine, NextLook
@@ -66,8 +66,9 @@ class Changes:
 
     @property
     def size(self) -> int:
-        """How many rules and parts of former tables are held."""
-        return len(self.in_force.table.rules) + len(self._former.rules) + len(self._remains)
+        """How many rules and the like of what is in force, and parts of what was, are held."""
+        here = len(self.in_force.config.interfaces) + size_of(self.in_force.table)
+        return here + size_of(self._former) + len(self._remains)
 
     # --- who sets out ---
 

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from npd6_xdp.core.config import Config
-from npd6_xdp.core.steps import Steps, emptied, finish
+from npd6_xdp.core.steps import Steps, emptied, finish, pieces
 from npd6_xdp.core.table import Table
 
 LARGE = 4096
 """Rules from which on a table is so large that this matters."""
 
+_MANY = 512  # lines or rules of an entry that are let go of by themselves
+
 _held = 0
+
+
+def size_of(table: Table) -> int:
+    """How many rules, entries and lines there are of it."""
+    return len(table.rules) + len(table.entries) + sum(len(each.lines) for each in table.decisions.values())
 
 
 def hold() -> None:
@@ -50,21 +58,32 @@ class Remains:
 
     def holding(self, table: Table, config: Config) -> Steps[None]:
         """What a table and a configuration are made of, where that is much, before they go."""
-        if len(table.rules) >= LARGE:
-            for decisions in table.decisions.values():
-                yield from self._hold(decisions.lines, decisions.lines.values())
-            for origin in table.origins.values():
+        if size_of(table) >= LARGE:
+            lines = [each.lines for each in table.decisions.values() if len(each.lines) >= _MANY]
+            origins = [each for each in table.origins.values() if len(each.rules) >= _MANY]
+            for some in lines:
+                yield from self._hold(some, some.values())
+            for origin in origins:
                 yield from self._hold(origin.config, origin.bases.owners, origin.rules, origin.rules.values())
-            yield from self._hold(table.rules.values())
+            yield from self._hold(table.rules.values(), table.entries.values())
+            yield from self._hold(table.decisions.values(), table.origins.values())
             # themselves, too: each takes some milliseconds, and goes before what was in it
-            self._lists += [[each.lines] for each in table.decisions.values()]
-            self._lists += [[each] for origin in table.origins.values() for each in (origin.bases.owners, origin.rules)]
+            self._lists += [[each] for each in lines]
+            self._lists += [[each] for origin in origins for each in (origin.bases.owners, origin.rules)]
             self._lists.append([table.rules])
         if len(searched := vars(config).get("searched", ())) >= LARGE:
             yield from self._hold(searched.values())
-        for interface in config.interfaces:
-            if len(interface.rules) >= LARGE:
-                yield from self._hold(interface.rules)
+        for interfaces in pieces(config.interfaces):
+            for interface in interfaces:
+                if len(interface.rules) >= LARGE:
+                    yield from self._hold(interface.rules)
+                for rule in interface.rules:
+                    for chosen in (rule.include, rule.exclude):
+                        if len(chosen) >= LARGE:
+                            yield from self._hold(chosen)
+            yield
+        if len(config.interfaces) >= LARGE:
+            yield from self._hold(config.interfaces)
 
     def _hold(self, *several: Iterable[Any]) -> Steps[None]:
         for items in several:
@@ -76,4 +95,6 @@ class Remains:
         while self._lists:
             items = self._lists[-1]
             yield from emptied(items)
-            self._lists = [each for each in self._lists if each is not items]
+            places = (at for at in reversed(range(len(self._lists))) if self._lists[at] is items)
+            for at in islice(places, 1):  # others may be behind it by now, or it may have gone
+                del self._lists[at]

@@ -66,6 +66,7 @@ class Reloads:
         self._reading: Reading | None = None  # what that is to put in force
         self._changed: dict[str, Any] = {}  # by it, for those who have asked
         self._applying: Steps[None] | None = None  # a configuration that was read, and is to be in force
+        self._size = 0  # of what was in force before
         self._say_at_work: Callable[[], None] = lambda: None
         self._say_at = 0.0  # when those who wait are told again that we are at it
 
@@ -113,6 +114,7 @@ class Reloads:
     def _begin(self) -> None:
         """Read the configuration again, and go by it when it is read: all or nothing."""
         self._at = None  # who asks from now on asks for another
+        self._size = self._changes.size
         self._asked, self._to_hear = self._to_hear, []
         self._say_at = time.monotonic() + AT_WORK
         self._manager.reloading()
@@ -213,7 +215,7 @@ class Reloads:
 
     def _look_for_garbage(self) -> None:
         """After much was made in this process. It takes 20 ms, which a file that is refused as it is read spares."""
-        if self._changes.size < garbage.LARGE:
+        if max(self._size, self._changes.size) < garbage.LARGE:
             gc.unfreeze()
             gc.collect()
         gc.freeze()  # all that there is stays, and isn't looked at again and again

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from npd6_xdp.core.config import Config
 from npd6_xdp.core.config_file import parse
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.core.judgement import WORKING
+from npd6_xdp.core.link_messages import LinkFlag
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps, finish
 from npd6_xdp.core.table import Table
@@ -367,6 +369,22 @@ def test_places_that_are_prepared_stay_so_while_what_is_in_force_is_put_in_force
 def tables() -> set[int]:
     """All that there are."""
     return {id(each) for each in gc.get_objects() if type(each) in (Table, Config, InForce)}  # no proxy of a weak one
+
+
+def test_what_a_configuration_that_is_refused_at_once_was_made_of_goes_bit_by_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the end of that reload would look through all of it for what is in circles: 100,000 rules take 90 ms."""
+    monkeypatch.setattr("npd6_xdp.daemon.garbage.LARGE", 1)
+    scene = Scene()
+    scene.machine.links = {**facts(), "lan0": replace(facts()["wan0"], name="lan0", ifindex=8, flags=LinkFlag.NOARP)}
+    rule = '[[interface.rule]]\nprefix = "2001:db8:{}::/64"\nmethod = "neighbour"\nvia = ["lan0"]\n'
+    text = '[[interface]]\nname = "wan0"\n' + "".join(rule.format(number) for number in range(9))
+    with pytest.raises(MachineError, match="via lan0"):
+        finish(scene.changes.going_to(parse(text, "test")))
+    assert scene.changes.size >= 9
+    scene.changes._let_go()
+    assert len(scene.changes._remains) == 0
 
 
 def test_of_a_reload_that_has_come_to_nothing_no_table_is_left_but_for_what_goes_bit_by_bit(

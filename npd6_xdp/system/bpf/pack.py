@@ -24,7 +24,7 @@ from npd6_xdp.core.layout import (
 )
 from npd6_xdp.core.links import advert_sources
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix
-from npd6_xdp.core.steps import Steps, pieces
+from npd6_xdp.core.steps import Steps, finish, pieces
 from npd6_xdp.core.table import (
     NO_VIA_SET,
     NOTHING_DECIDED,
@@ -120,6 +120,7 @@ def any_vlan_last(item: tuple[bytes, bytes]) -> bool:
     return bool(ENTRY_KEY.get(item[0], "outer") == VLAN_ANY)
 
 
+_ENTRIES = 64  # that are packed at once
 Packed = dict[int, tuple[Entry, Decisions, bool, int, bytes]]
 """Packed entries by id, with what they were made of: a table has the very same objects where nothing is different."""
 
@@ -130,6 +131,13 @@ def pack_entries(
     packed: Packed | None = None,
     traced: str | None = None,
 ) -> dict[bytes, bytes]:
+    """The kernel's map of entries for a table, at once: as packing_entries()."""
+    return finish(packing_entries(table, tapped, packed, traced))
+
+
+def packing_entries(
+    table: Table, tapped: Tapped, packed: Packed | None, traced: str | None
+) -> Steps[dict[bytes, bytes]]:
     """The kernel's map of entries for a table. `packed` has what was packed before, and is brought up to date.
 
     Somebody looks at what comes by the port `traced` ("": by any; None: nobody does).
@@ -142,7 +150,9 @@ def pack_entries(
     wanted = dict(table.entry_ids)
     for port in tapped.silent & table.ports:
         wanted.setdefault((port, 0, 0), table.entry_ids[port, VLAN_ANY, VLAN_ANY])
-    for (port, outer, inner), entry_id in wanted.items():
+    for made, ((port, outer, inner), entry_id) in enumerate(wanted.items(), 1):
+        if made % _ENTRIES == 0:
+            yield
         entry, decisions = table.entries[entry_id], table.decisions.get(entry_id, NOTHING_DECIDED)
         is_silent = port in tapped.silent and (outer, inner) == (0, 0)
         flags = _entry_flags(entry, port, tapped, hears=table.hears(entry))

@@ -34,9 +34,9 @@ from npd6_xdp.system.bpf.pack import (
     is_in_trie,
     map_of,
     match_key,
-    pack_entries,
     pack_lengths,
     pack_vias,
+    packing_entries,
     untagged,
 )
 from npd6_xdp.system.bpf.port_entries import PortEntries
@@ -183,8 +183,7 @@ class Program(Counters):
         if known is None or known.table is not table or known.limits != limits:
             changes = yield from self._changes(table)
             yield
-            self._pack_entries(table)  # thousands of them take a while, and are kept
-            yield
+            yield from self._packing_entries(table)  # thousands of them take a while, and are kept
             fit = Fit.NOT
             if self._has_space(table, limits, changes):
                 fit = Fit.FEW if sum(len(each.put) + len(each.take) for each in changes) <= _FEW else Fit.MUCH
@@ -230,7 +229,7 @@ class Program(Counters):
         counted = self.entries, self.rules
         yield from self._count_for(table.entries.keys(), table.rules.keys())
         yield
-        vias, entries = pack_vias(table), self._pack_entries(table)
+        vias, entries = pack_vias(table), (yield from self._packing_entries(table))
         put = yield from in_turn((each.entry, each.put, each.in_trie) for each in changes)
         take = yield from in_turn((each.entry, each.take, each.was_in_trie) for each in changes)
         between, done = self._entries_between(table), list[_Put]()
@@ -279,10 +278,15 @@ class Program(Counters):
         return found
 
     def _pack_entries(self, table: Table) -> dict[bytes, bytes]:
-        """As pack_entries(), once where a table is first looked at and then applied."""
-        if self._image is None or self._image[0] is not table or self._image[1] != self.seen_by:
-            self._image = table, self.seen_by, pack_entries(table, self.tapped, self._packed, self.traced)
-        return self._image[2]
+        return finish(self._packing_entries(table))
+
+    def _packing_entries(self, table: Table) -> Steps[dict[bytes, bytes]]:
+        """As packing_entries(), once where a table is first looked at and then applied."""
+        image, seen_by = self._image, self.seen_by
+        if image is None or image[0] is not table or image[1] != seen_by:
+            image = table, seen_by, (yield from packing_entries(table, self.tapped, self._packed, self.traced))
+            self._image = image
+        return image[2]
 
     def _changes(self, table: Table) -> Steps[EntryChanges]:
         """What is to be put into the maps and to be taken out of them, for a table to follow."""
