@@ -11,7 +11,8 @@ from typing import TypedDict, Unpack
 from npd6_xdp.core.neighbours import Host
 
 _LABEL = re.compile(r"(?:via )?([^\s:]+)(?::(\S+))?")
-_MOST_NAMES = 100
+MOST_NAMES = 100
+"""Of several interfaces, in the fields of a line."""
 _RULE = re.compile(
     r"(?:the \w+ rule )?(interface:[^\s:]+|[0-9A-Fa-f]*:[0-9A-Fa-f:./]*(?: *- *[0-9A-Fa-f:.]+)?)(?:: | covers )"
 )
@@ -53,7 +54,7 @@ def named(*labels: str) -> Fields:
     interfaces. What is no name of an interface has none.
     """
     if len(labels) > 1:
-        return Fields(interfaces=labels[:_MOST_NAMES])
+        return Fields(interfaces=labels[:MOST_NAMES])
     found = _LABEL.fullmatch(labels[0]) if labels else None
     if found is None:
         return {}

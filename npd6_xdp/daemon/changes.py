@@ -67,7 +67,8 @@ class Changes:
     @property
     def size(self) -> int:
         """How many rules and the like of what is in force, and parts of what was, are held."""
-        here = len(self.in_force.config.interfaces) + size_of(self.in_force.table)
+        config = self.in_force.config
+        here = len(config.interfaces) + len(config.searched) + size_of(self.in_force.table)
         return here + size_of(self._former) + len(self._remains)
 
     # --- who sets out ---

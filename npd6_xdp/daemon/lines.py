@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
-from npd6_xdp.core.logged import Fields, fields, named
+from npd6_xdp.core.logged import MOST_NAMES, Fields, fields, named
 from npd6_xdp.core.said import Said
 
 log = logging.getLogger("npd6-xdp")
@@ -128,13 +129,17 @@ class Lines:
 
     def __init__(self, damper: Damper | None = None) -> None:
         self._damper = damper or Damper()
-        self._said: dict[tuple[int, str], list[tuple[str, str, Fields]]] = {}
+        self._said: dict[tuple[int, str], list[tuple[str, str, Fields]]] = {}  # the first of a kind
+        self._count: Counter[tuple[int, str]] = Counter()
 
     def add(self, level: int, name: str, text: str, kind: str = "", **known: Unpack[Fields]) -> None:
         """A line about an interface. `kind` is what it has in common with others', where `text` has names in it. The
         rest are fields beside those of the name.
         """
-        self._said.setdefault((level, kind or text), []).append((name, text, known))
+        key = level, kind or text
+        self._count[key] += 1
+        if self._count[key] <= MOST_NAMES:  # of 100,000 that are told in one line, no more are looked at
+            self._said.setdefault(key, []).append((name, text, known))
 
     def add_line(self, level: int, line: str, /, **known: Unpack[Fields]) -> None:
         """As add(), with a line that begins with the interface's name and a colon."""
@@ -144,17 +149,18 @@ class Lines:
     def say(self) -> None:
         """Log what was collected."""
         said, self._said = self._said, {}
+        counts, self._count = self._count, Counter()
         for (level, kind), found in said.items():
             if len(found) > MOST_LINES:
                 names = [name for name, *_ in found]
-                self._damper.say(level, some(names), kind, kind, named(*names))
+                self._damper.say(level, some(names, counts[level, kind]), kind, kind, named(*names))
                 continue
             for name, text, known in found:
                 self._damper.say(level, name, text, kind, Fields(**named(name), **known))
 
 
-def some(names: Sequence[str]) -> str:
-    """Names in one line: the first few, where there are many."""
+def some(names: Sequence[str], count: int = 0) -> str:
+    """Names in one line: the first few, where there are many. `count` is how many there are, if these aren't all."""
     if len(names) <= MOST_LINES:
         return ", ".join(names)
-    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} more"
+    return f"{', '.join(names[:_NAMED])} and {(count or len(names)) - _NAMED:,} more"
