@@ -21,13 +21,14 @@ from npd6_xdp.daemon.judging import ProblemLines
 from npd6_xdp.daemon.loop import Loop
 from npd6_xdp.daemon.rings import Rings
 from npd6_xdp.daemon.telling import Answer, Telling
+from npd6_xdp.daemon.turns import measured
 from npd6_xdp.daemon.view import View
 from npd6_xdp.system.control import Reply
 from npd6_xdp.system.left import Left
 
 log = logging.getLogger("npd6-xdp")
 
-_SHARE = 600  # times what a sample took until the next one: a sixth of a percent of a processor at most
+_SHARE = 600  # times the processor time of a sample until the next one: a sixth of a percent of a processor at most
 
 
 class Documents:
@@ -116,13 +117,7 @@ class Documents:
     def _sample(self) -> Steps[Answer]:
         began = time.monotonic()
         self._sample_at = began + EVERY  # also where it fails
-        worked = 0.0
-        resumed = began
-        for _ in self._taking_sample():
-            worked += time.monotonic() - resumed
-            yield
-            resumed = time.monotonic()
-        worked += time.monotonic() - resumed
+        _, worked = yield from measured(self._taking_sample())
         self._sample_at = max(began + EVERY, time.monotonic() + worked * _SHARE)
         return {}
 

@@ -9,7 +9,7 @@ from npd6_xdp.core.pending import Pending
 from npd6_xdp.core.table_space import TableSpace
 from npd6_xdp.system.bpf.ns_filter import NsFilter
 
-_REFUSED_PAUSE = 10  # times what it took to say who is refused, before it is said anew
+_REFUSED_PAUSE = 10  # times the processor time that it took to say who is refused, before it is said anew
 
 
 class Gate:
@@ -34,9 +34,8 @@ class Gate:
     def follow(self) -> None:
         """Targets have begun or ended, or there is more space or less."""
         self._ns_filter.set_pending_full(len(self._pending) >= self._space.targets)
-        began = time.monotonic()
-        self._waits = began < self._not_before
+        self._waits = time.monotonic() < self._not_before
         if not self._waits:
+            began = time.thread_time()
             self._ns_filter.refuse_askers(self._pending.refused_askers(self._space.targets))
-            ended = time.monotonic()
-            self._not_before = ended + _REFUSED_PAUSE * (ended - began)
+            self._not_before = time.monotonic() + _REFUSED_PAUSE * (time.thread_time() - began)

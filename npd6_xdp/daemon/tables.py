@@ -11,8 +11,9 @@ from npd6_xdp.core.steps import Steps
 from npd6_xdp.daemon.proxy_entries import ProxyEntries
 from npd6_xdp.daemon.remembering import Remembering
 from npd6_xdp.daemon.resolution import Resolution
+from npd6_xdp.daemon.turns import measured
 
-_SHARE = 100  # times what counting took until it is done again
+_SHARE = 100  # times the processor time that counting took until it is done again
 
 
 class Tables:
@@ -28,11 +29,9 @@ class Tables:
         """How many targets are remembered, of the kind of which there are most, counted bit by bit: 65,536 take 17 ms
         of the processor, so what was counted holds for a hundred times what that took.
         """
-        began = time.monotonic()
-        if began >= self._holds_until:
-            self._remembered = yield from self._remembering.counting()
-            now = time.monotonic()
-            self._holds_until = now + _SHARE * (now - began)
+        if time.monotonic() >= self._holds_until:
+            self._remembered, worked = yield from measured(self._remembering.counting())
+            self._holds_until = time.monotonic() + _SHARE * worked
         return self._remembered
 
     def snapshots(self, limits: Limits, remembered: int) -> dict[str, TableSnapshot]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from npd6_xdp.core.steps import Steps
+
+T = TypeVar("T")
 
 SLICE = 0.005  # seconds that the loop is held for by what comes in thousands, but for steps that can't be cut
 HELD = 0.02  # the same by the clock, where such a step waits for the kernel, or another process has the processor
@@ -40,3 +43,18 @@ def take_slice(steps: Steps[None], is_asleep: Callable[[], bool] = lambda: False
     """
     ends, held = time.thread_time() + SLICE, time.monotonic() + HELD
     return all(time.thread_time() < ends and time.monotonic() < held and not is_asleep() for _ in steps)
+
+
+def measured(steps: Steps[T]) -> Steps[tuple[T, float]]:
+    """The result, and the processor time (seconds) that its bits took: neither what the loop did in between counts, nor
+    that another process had the processor.
+    """
+    worked = 0.0
+    while True:
+        resumed = time.thread_time()
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value, worked + time.thread_time() - resumed
+        worked += time.thread_time() - resumed
+        yield
