@@ -96,22 +96,28 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 @contextmanager
 def forwarding_is_switched_off(scene: Scene) -> Iterator[None]:
     scene.topology.sysctl("edge", FORWARDING, 0)
-    yield
-    scene.topology.sysctl("edge", FORWARDING, 1)
+    try:
+        yield
+    finally:
+        scene.topology.sysctl("edge", FORWARDING, 1)
 
 
 @contextmanager
 def a_broken_file_is_loaded(scene: Scene) -> Iterator[None]:
     scene.reload(BROKEN)
-    yield
-    scene.reload(USUAL)
+    try:
+        yield
+    finally:
+        scene.reload(USUAL)
 
 
 @contextmanager
 def a_via_interface_is_gone(scene: Scene) -> Iterator[None]:
     on_edge(scene.topology, "link set lan1 down", "link set lan1 name gone1")
-    yield
-    on_edge(scene.topology, "link set gone1 name lan1", "link set lan1 up")
+    try:
+        yield
+    finally:
+        on_edge(scene.topology, "link set gone1 name lan1", "link set lan1 up")
 
 
 @contextmanager
@@ -126,8 +132,10 @@ def anothers_program_sits_where_ours_is_to_be(scene: Scene) -> Iterator[None]:
 @contextmanager
 def the_cable_is_pulled(scene: Scene) -> Iterator[None]:
     scene.topology.run("upstream", "ip", "link", "set", "eth0", "down", check=True)
-    yield
-    scene.topology.run("upstream", "ip", "link", "set", "eth0", "up", check=True)
+    try:
+        yield
+    finally:
+        scene.topology.run("upstream", "ip", "link", "set", "eth0", "up", check=True)
 
 
 @contextmanager
@@ -136,8 +144,10 @@ def anothers_route_is_in_the_place_of_a_hosts(scene: Scene) -> Iterator[None]:
     on_edge(scene.topology, f"neigh replace {host}")
     assert until(lambda: bool(scene.topology.ip("edge", "-6", "route", "show", "table", "all", f"{HOST}/128")))
     on_edge(scene.topology, f"-6 route replace {HOST}/128 dev wan0 proto static metric 1024")
-    yield
-    on_edge(scene.topology, f"-6 route del {HOST}/128 dev wan0", f"neigh del {HOST} dev lan0")
+    try:
+        yield
+    finally:
+        on_edge(scene.topology, f"-6 route del {HOST}/128 dev wan0", f"neigh del {HOST} dev lan0")
 
 
 @contextmanager
@@ -146,8 +156,10 @@ def a_table_is_nearly_full(scene: Scene) -> Iterator[None]:
     on_edge(
         scene.topology, *(f"neigh replace {host} lladdr 02:00:00:00:00:55 dev lan1 nud permanent" for host in hosts)
     )
-    yield
-    on_edge(scene.topology, *(f"neigh del {host} dev lan1" for host in hosts))
+    try:
+        yield
+    finally:
+        on_edge(scene.topology, *(f"neigh del {host} dev lan1" for host in hosts))
 
 
 @contextmanager
@@ -155,25 +167,31 @@ def nothing_that_is_asked_for_is_answered(scene: Scene) -> Iterator[None]:
     """The upstream takes another prefix for ours than the file has."""
     with Wire(scene.topology) as wire:
         wire.send(*scan(60, "2001:db8:9::"))
-        yield
-        wire.send(question("2001:db8:3::1"))
+        try:
+            yield
+        finally:
+            wire.send(question("2001:db8:3::1"))
 
 
 @contextmanager
 def the_main_loop_hangs(scene: Scene) -> Iterator[None]:
     scene.hold.touch()
     scene.daemon.process.send_signal(signal.SIGUSR2)
-    yield
-    scene.hold.unlink()
+    try:
+        yield
+    finally:
+        scene.hold.unlink()
 
 
 @contextmanager
 def the_process_is_stopped(scene: Scene) -> Iterator[None]:
     scene.daemon.process.send_signal(signal.SIGSTOP)
     stopped = time.monotonic()
-    yield
-    time.sleep(max(0.0, 11.0 - (time.monotonic() - stopped)))  # less than 10 s is nothing that it tells later
-    scene.daemon.process.send_signal(signal.SIGCONT)
+    try:
+        yield
+    finally:
+        time.sleep(max(0.0, 11.0 - (time.monotonic() - stopped)))  # less than 10 s is nothing that it tells later
+        scene.daemon.process.send_signal(signal.SIGCONT)
 
 
 class Fault(NamedTuple):
@@ -247,7 +265,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.make.__name__)
 def test_page_alert_and_log_name_a_fault_and_no_other_within_a_minute(scene: Scene, fault: Fault) -> None:
-    assert until(scene.is_clear, 20.0), scene.said()
+    assert until(scene.is_clear, 20.0), (scene.said(), scene.daemon.log)
     before = len(scene.daemon.log)
 
     def is_named() -> bool:
@@ -265,5 +283,5 @@ def test_page_alert_and_log_name_a_fault_and_no_other_within_a_minute(scene: Sce
             assert time.monotonic() - began < MINUTE, (scene.said(), scene.daemon.log[before:])
             time.sleep(0.2)
         print(f"{fault.make.__name__}: named after {time.monotonic() - began:.1f} s")
-    assert until(scene.is_clear, 20.0), scene.said()
+    assert until(scene.is_clear, 20.0), (scene.said(), scene.daemon.log[before:])
     assert until(lambda: re.search(fault.afterwards, scene.daemon.log[before:]) is not None), scene.daemon.log[before:]
