@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig
+from npd6_xdp.core.config import Config, InterfaceConfig, RuleConfig, some_rules
 from npd6_xdp.core.links import LinkFacts
-from npd6_xdp.core.steps import Steps, finish, pieces
+from npd6_xdp.core.steps import Steps, finish
 
 
 def alternative_names(links: Mapping[str, LinkFacts]) -> dict[str, str]:
@@ -68,7 +68,7 @@ def _duplicates(config: Config, names: Mapping[str, str]) -> list[tuple[Interfac
 
 def _named(interface: InterfaceConfig, names: Mapping[str, str]) -> Steps[InterfaceConfig]:
     rules: list[RuleConfig] = []
-    for some in pieces(interface.rules):
+    for some in some_rules(interface.rules):
         rules += [_rule_named(rule, names) for rule in some]
         yield
     return dataclasses.replace(interface, name=names.get(interface.name, interface.name), rules=tuple(rules))

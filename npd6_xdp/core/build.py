@@ -190,9 +190,11 @@ class _Builder:
         if Decision.NEIGHBOUR in origin.occurring:
             here = self._came_in_by(entry)
             vain: set[tuple[str, ...]] = set()
+            looked: set[tuple[str, ...]] = set()
             for rules in some_rules(interface.rules):
-                vias = {rule.via for rule in rules}
-                vain.update(via for via in vias if via not in vain and self._via_sets.named(via) == {here})
+                others = {rule.via for rule in rules} - looked
+                looked |= others
+                vain.update(via for via in others if self._via_sets.named(via) == {here})
                 yield
             for rules in pieces(interface.rules if vain else ()):
                 for rule in rules:

@@ -122,7 +122,8 @@ class Documents:
         return {}
 
     def _taking_sample(self) -> Steps[None]:
-        self._samples.add(time.time(), *(yield from self._view.tally(self._loop.failures, self._unread())))
+        outcomes, counted = yield from self._view.tally(self._loop.failures, self._unread())
+        self._samples.add(time.time(), outcomes, counted)
         judgement = yield from judging((yield from self._view.counted(self._samples)))
         self._lines.tell(judgement.problems, time.monotonic())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from npd6_xdp.core.config import Config
@@ -66,21 +66,22 @@ class Remains:
             for origin in origins:
                 yield from self._hold(origin.config, origin.bases.owners, origin.rules, origin.rules.values())
             yield from self._hold(table.rules.values(), table.entries.values())
-            yield from self._hold(table.decisions.values(), table.origins.values())
-            # themselves, too: each takes some milliseconds, and goes before what was in it
+            # themselves, too: each takes some milliseconds, and goes before what was in it, and who has it before that
             self._lists += [[each] for each in lines]
             self._lists += [[each] for origin in origins for each in (origin.bases.owners, origin.rules)]
             self._lists.append([table.rules])
+            yield from self._hold(table.decisions.values(), table.origins.values())
         if len(searched := vars(config).get("searched", ())) >= LARGE:
             yield from self._hold(searched.values())
         for interfaces in pieces(config.interfaces):
             for interface in interfaces:
                 if len(interface.rules) >= LARGE:
                     yield from self._hold(interface.rules)
-                for rule in interface.rules:
-                    for chosen in (rule.include, rule.exclude):
+                for rules in pieces(interface.rules):
+                    for chosen in chain.from_iterable((rule.include, rule.exclude) for rule in rules):
                         if len(chosen) >= LARGE:
                             yield from self._hold(chosen)
+                    yield
             yield
         if len(config.interfaces) >= LARGE:
             yield from self._hold(config.interfaces)

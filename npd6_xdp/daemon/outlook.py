@@ -132,12 +132,20 @@ class Outlook(Follower):
         if not (new.config is known.config and new.written is known.written and new.links is known.links):
             vias = yield from finding_used_vias(new.config, new.links)
             configured = yield from self._by(new)
-        rules = self._of_table[1] if self._of_table[0] is new.table else warnings(new.table)
+        is_known = self._of_table[0].decisions is new.table.decisions  # also where roles have changed meanwhile
+        rules = self._of_table[1] if is_known else warnings(new.table)
         of_config = {kind: configured.get(kind, ()) for kind in (WarningKind.INTERFACE, WarningKind.VIA)}
         self.use(new, vias, {WarningKind.RULE: rules, **of_config, **self._by_tags(new)})
-        while self._saying is not None:
-            yield
-            self._bit()
+        if new.written is not old.written:  # who has asked for it hears of its warnings
+            yield from self._saying_all()
+
+    def _saying_all(self) -> Steps[None]:
+        """Wait until what holds now is said: behind what is being said, there may be one more."""
+        for _ in range(2):
+            saying = self._saying
+            while saying is not None and self._saying is saying:
+                yield
+                self._bit()
 
     def _by(self, new: InForce) -> Steps[Warnings]:
         """What of the configuration doesn't do what its writer may think, with the links that there are."""
@@ -209,24 +217,30 @@ class Outlook(Follower):
         }
         if changed := current != self.current:
             self.current = current
-        if changed or (self._saying is None and self._told is not self.current):
+        if self._saying is None and self._told is not self.current:  # else it comes behind what is being said
             self._saying = self._say(self.current)
             ends = time.thread_time() + SLICE
             while self._saying is not None and time.thread_time() < ends:
                 self._bit()
+            if self._saying is not None:
+                self._turns.rest()
         return changed
 
     def go_on(self) -> bool:
         """Go on saying what has changed, for as long as a turn may take; whether there is more."""
         saying, self._saying = self._saying, None
-        if saying is not None and not self._turns.go_on(saying):
-            self._saying = saying
+        if saying is not None:
+            self._saying = self._following() if self._turns.go_on(saying) else saying
         return self._saying is not None
 
     def _bit(self) -> None:
         saying, self._saying = self._saying, None
-        if saying is not None and next(saying, _LAST) is not _LAST:
-            self._saying = saying
+        if saying is not None:
+            self._saying = self._following() if next(saying, _LAST) is _LAST else saying
+
+    def _following(self) -> Steps[None] | None:
+        """What is to be said next, where something has changed since the last was begun."""
+        return None if self._told is self.current else self._say(self.current)
 
     def _receivers(self, default: DefaultRoute | None) -> list[Receiver]:
         """Interfaces that have addresses by router advertisements, or whose default route was by one; then ours.
@@ -255,6 +269,8 @@ class Outlook(Follower):
     def _say(self, current: Warnings) -> Steps[None]:
         """What has come, and what has gone, since the last that was said."""
         lines = yield from all_lines(current)
+        self._show(current, [*lines])
+        yield
         come: list[str] = []
         for some in pieces(lines):
             come += [line for line in some if line not in self._said]
@@ -274,8 +290,6 @@ class Outlook(Follower):
         said = Lines(self._damper)
         more = yield from _add(said, come, logging.WARNING)
         fewer = yield from _add(said, gone, logging.INFO, "cleared: ")
-        self._show(current, [*lines])
-        yield
         said.say()
         if more:
             log.warning("%s", more_of(more))

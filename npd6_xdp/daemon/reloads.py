@@ -215,7 +215,7 @@ class Reloads:
 
     def _look_for_garbage(self) -> None:
         """After much was made in this process. It takes 20 ms, which a file that is refused as it is read spares."""
-        if max(self._size, self._changes.size) < garbage.LARGE:
+        if max(self._size, self._changes.size) < 2 * garbage.LARGE:  # each rule is a line, too
             gc.unfreeze()
             gc.collect()
         gc.freeze()  # all that there is stays, and isn't looked at again and again

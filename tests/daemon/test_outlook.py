@@ -241,6 +241,25 @@ def test_of_a_thousand_warnings_the_first_are_said_and_how_many_more(caplog: pyt
     assert not caplog.messages
 
 
+def test_what_changes_while_much_is_being_said_comes_behind_it(caplog: pytest.LogCaptureFixture) -> None:
+    """However often: else nothing would be said as long as changes come."""
+    caplog.set_level(logging.INFO, "npd6-xdp")
+    found = look_out()
+    many = [f"wan0: rule 2001:db8:{n:x}::/64: no such route" for n in range(20_000)]
+    found.use(NOTHING, (), {WarningKind.RULE: many})
+    assert not caplog.messages, "it takes longer than a turn may"
+    for number in range(1000):
+        found.use(NOTHING, (), {WarningKind.RULE: [*many, f"wan{number}: switched off"]})
+        if caplog.messages:
+            break
+        found.go_on()
+    assert 0 < number < 999
+    assert caplog.messages[0] == many[0]
+    while found.go_on():
+        pass
+    assert f"wan{number}: switched off" in caplog.messages
+
+
 def test_what_there_is_to_warn_of_by_a_table_alone_is_found_once_whatever_is_made_ready_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
