@@ -196,7 +196,7 @@ def test_without_a_descriptor_left_both_servers_say_so_once_rest_and_come_back_w
                 browser = stack.enter_context(socket.create_connection(("::1", 9846)))
             browser.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
         refused = "no connection can be taken: Too many open files: raise LimitNOFILE= (ulimit -n); trying again every"
-        assert says(running, refused, 2)
+        assert says(running, refused, 2), running.log
         assert until(lambda: f"{running.control}: {refused} second" in running.log)
         assert until(lambda: f"[::1]:9846: {refused} 0.5 s" in running.log)
         spent = cpu_seconds(running)

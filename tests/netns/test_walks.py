@@ -20,6 +20,8 @@ from tests.walks import PROJECT, Step, Walked, among, steps
 TRACED = Path(__file__).with_name("traced.py")
 RULES = ("2001:db8:1::/64 neighbour via=lan0", "2001:db8:2::/64 static")
 ONE_MORE = "2001:db8:3::42 static"
+WARNED_OF = "2001:db8:4::/64 neighbour via=missing0"
+"""What there is to warn of is shown where it changes."""
 ANOTHER_HOST = "2001:db8:1::43"
 KERNELS_WORD = re.compile(r"daemon/loop\.py:\S+ daemon/hosts\.py:")
 """That of the neighbour table: the walk that asks for it has ended."""
@@ -74,7 +76,7 @@ def traces(topology: Topology, daemon: Start) -> dict[str, list[str]]:
         running.write(configuration(*RULES, **keys, multicast_router="true"))
         assert running.command("reload").returncode == 0
         assert until(lambda: "announced as a multicast router" in running.log)
-        running.write(configuration(*RULES, ONE_MORE, **keys))
+        running.write(configuration(*RULES, ONE_MORE, WARNED_OF, **keys))
         with traced.while_so(running, "daemon/view.py:View.in_use"):
             running.process.send_signal(signal.SIGHUP)
             assert says(running, "the new configuration is in use", 2)

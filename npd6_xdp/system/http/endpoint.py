@@ -14,13 +14,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from npd6_xdp.core.errors import MachineError, is_used_up, remedy, want_of_threads
+from npd6_xdp.core.errors import MachineError, as_machine_error, is_used_up, remedy, want_of_threads
 from npd6_xdp.core.judgement import Judgement
 from npd6_xdp.core.logged import fields
 from npd6_xdp.core.said import Said
@@ -149,9 +149,9 @@ class Endpoint:
         beside: Endpoint | None = None,
     ) -> None:
         _share_memory()
-        self._site = Site(metrics, overview, judgement, more)
+        with as_machine_error("metrics.listen"):
+            self._site = Site(metrics, overview, judgement, more)
         self._sockets: _Sockets = _listen(listen, beside._sockets if beside else {})
-        self._wake, self._waker = socket.socketpair()
         self._lock = threading.Lock()
         self._said = Said(again=_COMPLAIN)
         self._clients: dict[socket.socket, float] = {}  # and when they came, the oldest first
@@ -161,11 +161,18 @@ class Endpoint:
         self._secured = Secured()
         self._serves = threading.Event()
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
-        try:
-            self._thread.start()  # now, when nothing hangs on it yet
-        except RuntimeError as error:
-            self._close_sockets()
-            raise MachineError(f"metrics.listen: {want_of_threads()}") from error
+        with ExitStack() as own:
+            for each in self._sockets.values():
+                own.callback(each.close)
+            try:  # all of it now, when nothing hangs on it yet: later, there may be no descriptor and no thread for it
+                self._wake, self._waker = map(own.enter_context, socket.socketpair())
+                self._selector = own.enter_context(selectors.DefaultSelector())
+                self._thread.start()
+            except OSError as error:
+                raise MachineError(f"metrics.listen: {remedy(error)}") from error
+            except RuntimeError as error:
+                raise MachineError(f"metrics.listen: {want_of_threads()}") from error
+            self._own = own.pop_all()
 
     def secure(self, secured: Secured) -> None:
         """Serve whoever connects from now on in this way."""
@@ -193,32 +200,27 @@ class Endpoint:
             threads = tuple(self._threads)
         for thread in threads:
             thread.join(_PATIENCE)
-        self._close_sockets()
-
-    def _close_sockets(self) -> None:
-        for each in (*self._sockets.values(), self._wake, self._waker):
-            each.close()
+        self._own.close()
 
     def _run(self) -> None:
         self._serves.wait()
-        with selectors.DefaultSelector() as selector:
-            self._watch(selector)
-            selector.register(self._wake, selectors.EVENT_READ)
-            while True:
-                ready = [key.fileobj for key, _ in selector.select(1.0 if self._clients else None)]
-                if self._wake in ready:
+        self._watch()
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        while True:
+            ready = [key.fileobj for key, _ in self._selector.select(1.0 if self._clients else None)]
+            if self._wake in ready:
+                return
+            if not all(self._accept(cast(socket.socket, each)) for each in ready):
+                for each in self._sockets.values():
+                    self._selector.unregister(each)  # who waits for us would wake us all the time
+                if self._selector.select(_REST):
                     return
-                if not all(self._accept(cast(socket.socket, each)) for each in ready):
-                    for each in self._sockets.values():
-                        selector.unregister(each)  # who waits for us would wake us all the time
-                    if selector.select(_REST):
-                        return
-                    self._watch(selector)
-                self._expire(time.monotonic() - _LIFETIME)
+                self._watch()
+            self._expire(time.monotonic() - _LIFETIME)
 
-    def _watch(self, selector: selectors.BaseSelector) -> None:
+    def _watch(self) -> None:
         for each in self._sockets.values():
-            selector.register(each, selectors.EVENT_READ)
+            self._selector.register(each, selectors.EVENT_READ)
 
     def _accept(self, listening: socket.socket) -> bool:
         """Take one connection; False if it is no use to try again at once."""

@@ -8,11 +8,14 @@ import gzip
 import hashlib
 import http.client
 import json
+import os
 import re
+import resource
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -528,3 +531,40 @@ def scrape(app: Any, accept: str, query: str = "") -> tuple[Any, bytes]:
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": query, "HTTP_ACCEPT": accept}
     body = b"".join(app(environ, lambda status, headers: said.extend((status, headers))))
     return said, body
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[int]:
+    """This process can have so many more while the block runs; says which the first of them is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(first := os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + count, hard))
+    try:
+        yield first
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_endpoint_that_was_made_needs_no_descriptor_to_serve() -> None:
+    """They may be used up before its thread comes to that, on a busy machine: it ended, and nobody was served again."""
+    endpoint = Endpoint([("::1", 0)], make_wsgi_app(CollectorRegistry()), dict, lambda: WORKING)
+    try:
+        with descriptors_left(0):
+            endpoint.serve()
+            time.sleep(0.2)
+        ((host, port),) = endpoint.addresses
+        connection = http.client.HTTPConnection(host, port, timeout=60)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().status == 200
+        connection.close()
+    finally:
+        endpoint.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_where_there_are_too_few_descriptors_for_an_endpoint_it_says_so_and_leaves_none(count: int) -> None:
+    error = pytest.raises(MachineError, match=r"metrics.listen: .*Too many open files")
+    with descriptors_left(count) as first, error:
+        Endpoint([("::1", 0)], make_wsgi_app(CollectorRegistry()), dict, lambda: WORKING)
+    os.close(found := os.dup(0))
+    assert found == first
