@@ -110,6 +110,7 @@ def _serve(arguments: _Arguments, starter: int) -> int:
         in_background = True
         if not journal.reads_stderr():
             configured(lines)
+            lines.flush()  # to whoever has started us
             _give_up_terminal()
         with suppress(OSError):  # who waited is gone
             os.write(starter, b"1")

@@ -12,6 +12,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
@@ -113,12 +114,19 @@ class LogThread(logging.Handler):
         if held == 0:
             written.acquire(timeout=_WAIT)
 
+    def flush(self) -> None:
+        """Wait until what was logged is written, as finish() does: the descriptor is about to be something else."""
+        self._wait(lambda: self._written < self._put and self._thread.is_alive())
+
     def finish(self) -> None:
         """Write what is left as long as somebody reads it; it doesn't wait for a reader that has stopped."""
         self._queue.put(None)
+        self._wait(self._thread.is_alive)
+
+    def _wait(self, is_under_way: Callable[[], bool]) -> None:
         began = looked = time.monotonic()
         before, stalled, waited = self._written, 0.0, 0.0
-        while self._thread.is_alive() and stalled < _STALLED and waited < _ENDING and looked < began + _LATE:
+        while is_under_way() and stalled < _STALLED and waited < _ENDING and looked < began + _LATE:
             self._thread.join(0.01)
             last, looked = looked, time.monotonic()
             if not self._takes_more():  # else it is the thread that is late, not the reader

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from npd6_xdp.core.errors import MachineError
 from npd6_xdp.system.bpf import compiler, load
-from npd6_xdp.system.bpf.compiler import compile_program
+from npd6_xdp.system.bpf.compiler import compile_program, words_caught
 from tests.datapath.harness import Bench
 from tests.kernels.machine import WALKED, walked_of
 
@@ -128,3 +129,30 @@ def test_the_verifier_has_little_to_walk(bench: Bench) -> None:
     program = bench.ns_filter.program
     for function in (program.fd, program.tc_fd):
         assert 0 < walked_of(function) <= WALKED
+
+
+def fail() -> NoReturn:
+    os.write(2, b"a word of the compiler's\n")
+    raise ValueError
+
+
+class Late(logging.Handler):
+    """A log whose lines are written some time after they were logged."""
+
+    def flush(self) -> None:
+        os.write(2, b"a line of the log\n")
+
+
+def test_what_was_logged_before_is_none_of_the_compilers_words(capfd: pytest.CaptureFixture[str]) -> None:
+    """It went where these go, and was never seen where all was well."""
+    late = Late()
+    log = logging.getLogger("npd6-xdp")
+    log.addHandler(late)
+    try:
+        with pytest.raises(MachineError) as refused, words_caught():
+            fail()
+    finally:
+        log.removeHandler(late)
+    assert "a word of the compiler's" in str(refused.value)
+    assert "a line of the log" not in str(refused.value)
+    assert "a line of the log" in capfd.readouterr().err

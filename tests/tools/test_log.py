@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -81,6 +82,34 @@ def test_of_what_nobody_reads_as_much_is_kept_as_there_is_space_for_and_the_rest
     ]
     numbers = [int(line.split()[2]) for line in reading[:-2]]
     assert numbers == list(range(len(numbers))), "the first ones, in their order"
+
+
+def test_what_was_logged_is_written_before_the_descriptor_becomes_something_else() -> None:
+    """A busy machine keeps the thread from it for longer than the log call waits."""
+    logged = Logged()
+    os.set_blocking(logged.writer, False)
+    with suppress(BlockingIOError):  # until the pipe is full
+        while True:
+            os.write(logged.writer, bytes(4096))
+    os.set_blocking(logged.writer, True)
+    found: list[bytes] = []
+
+    def read() -> None:
+        time.sleep(0.2)
+        while b"ready" not in b"".join(found):
+            found.append(os.read(logged.reader, 1 << 16))
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    logged.log.warning("ready")
+    logged.handler.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), logged.writer)
+    reading.join(20)
+    assert b"".join(found).endswith(b"WARNING: ready\n")
+    logged.end()
+    began = time.monotonic()
+    logged.handler.flush()
+    assert time.monotonic() - began < 5.0, "there is nobody any more who would write"
 
 
 def test_the_end_waits_for_nobody_who_does_not_read_and_for_who_reads_until_all_is_out() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import errno
+import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,6 +102,8 @@ def load_function(module: Any, function: str, kind: int) -> Any:
 @contextmanager
 def words_caught() -> Iterator[None]:
     """While bcc works: what it prints becomes part of a MachineError, if it fails."""
+    for handler in logging.getLogger("npd6-xdp").handlers + logging.getLogger().handlers:
+        handler.flush()  # what was logged before is none of its words
     with as_machine_error("can't compile the XDP program"), os.fdopen(os.memfd_create("words"), "r+b") as words:
         # the verifier gives up when a signal waits (EAGAIN), and what a signal ends has file descriptor 2 back by then
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
