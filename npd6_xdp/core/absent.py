@@ -28,13 +28,12 @@ def finding_absent_names(config: Config, links: Mapping[str, LinkFacts]) -> Step
     globs: dict[str, None] = {}
     for some in pieces(config.interfaces):
         for each in some:
-            if not each.is_glob:
-                if each.name not in links:
-                    names[each.name] = None
-            else:
+            if each.is_glob:
                 if not any(map(each.matches, links)):
                     globs[each.name] = None
                 yield
+            elif each.name not in links:
+                names[each.name] = None
         yield
     return [*names, *globs]
 
@@ -72,13 +71,8 @@ def finding_via_globs(config: Config, links: Mapping[str, LinkFacts]) -> Steps[M
     return found
 
 
-def absent_lines(config: Config, links: Mapping[str, LinkFacts]) -> tuple[list[str], list[str]]:
-    """Two lines for the user: the interfaces that `name` has and this machine hasn't, and those that `via` has."""
-    return finish(finding_absent_lines(config, links))
-
-
 def finding_absent_lines(config: Config, links: Mapping[str, LinkFacts]) -> Steps[tuple[list[str], list[str]]]:
-    """The same, bit by bit."""
+    """Lines for the user, bit by bit: of the interfaces that `name` has and this machine hasn't, and that `via` has."""
     names: list[str] = []
     for some in pieces((yield from finding_absent_names(config, links))):
         names += [f"{name}: {_WAITING_FOR_ONE if is_glob(name) else _WAITING}" for name in some]

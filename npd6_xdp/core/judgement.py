@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from npd6_xdp.core.steps import Steps, finish, pieces
+from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.core.vias import down_via
 from npd6_xdp.core.warnings import WarningKind, Warnings
@@ -172,15 +172,10 @@ def problem_lines(said: Mapping[str, Any], most: int) -> Iterator[str]:
         yield f"and {more:,} more problem{'' if more == 1 else 's'}: npd6-xdp status --json has all"
 
 
-def judge(facts: Facts) -> Judgement:
-    """The one judgement. A loop that hangs answers nothing, nor does who has no port attached and up; standby is no
-    problem.
-    """
-    return finish(judging(facts))
-
-
 def judging(facts: Facts) -> Steps[Judgement]:
-    """The same, bit by bit: there may be 100,000 warnings, and as many ports that aren't there."""
+    """The one judgement. A loop that hangs answers nothing, nor does who has no port attached and up; standby is no
+    problem. Bit by bit: there may be 100,000 warnings, and as many ports that aren't there.
+    """
     none_there = yield from _none_exists(facts)
     problems, told = [*_loop(facts), *(yield from _ports(facts, all_absent=none_there))], set[str]()
     if none_there:

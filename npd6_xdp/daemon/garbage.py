@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from npd6_xdp.core.config import Config
@@ -96,6 +96,7 @@ class Remains:
         while self._lists:
             items = self._lists[-1]
             yield from emptied(items)
-            places = (at for at in reversed(range(len(self._lists))) if self._lists[at] is items)
-            for at in islice(places, 1):  # others may be behind it by now, or it may have gone
-                del self._lists[at]
+            for at in reversed(range(len(self._lists))):  # others may be behind it by now, or it may have gone
+                if self._lists[at] is items:
+                    del self._lists[at]
+                    break

@@ -149,6 +149,7 @@ class Reloads:
         if going_on is None:
             return
         self._manager.went_on()
+        refusal = None
         try:
             if not take_slice(going_on, lambda: self._changes.asleep_until is not None):
                 self._applying = going_on
@@ -156,11 +157,8 @@ class Reloads:
                 return
         except Exception as error:
             refusal = self._refuse(error)
-            self._look_for_garbage()
-            self._end(refusal)
-        else:
-            self._look_for_garbage()
-            self._end(None)
+        self._look_for_garbage()
+        self._end(refusal)
 
     def _going_by(self, config: Config, took: float) -> Steps[None]:
         """Put a configuration that was read in force. Raises what is the reason why it can't be."""

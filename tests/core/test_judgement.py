@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from npd6_xdp.core.judgement import Counted, Facts, Port, ProblemKind, State, headline, judge
+from npd6_xdp.core.judgement import Counted, Facts, Judgement, Port, ProblemKind, State, headline, judging
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.warnings import WarningKind
 
 FINE = Facts([Port("wan0")])
@@ -16,6 +17,10 @@ DOWN = Port("wan1", "is down", ProblemKind.DOWN)
 FORWARDING = "wan0: forwarding is off, so method route finds no target there: sysctl -w net.ipv6.conf.all.forwarding=1"
 LOOKS = "via wan1: it is down: ip link set wan1 up"
 WAITING = "no such interface; waiting for it"
+
+
+def judge(facts: Facts) -> Judgement:
+    return finish(judging(facts))
 
 
 def warned(kind: WarningKind, *lines: str) -> Facts:

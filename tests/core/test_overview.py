@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from npd6_xdp.core.judgement import Counted, Facts, Judgement, Port, Problem, ProblemKind, State, judge
+from npd6_xdp.core.judgement import Counted, Facts, Judgement, Port, Problem, ProblemKind, State, judging
 from npd6_xdp.core.snapshot import AnswerTimes, InterfaceSnapshot, RuleSnapshot, Snapshot, Status
 from npd6_xdp.core.status import MOST_LISTED, MOST_SHOWN, overview_json, rules_values
 from npd6_xdp.core.steps import finish
@@ -153,7 +153,7 @@ def test_what_needs_a_look_stands_at_the_top_and_controls_no_terminal() -> None:
         "bad \x1b[2J key\nand \x07more",
         counted=[Counted(ProblemKind.REFUSED, "neighbours", 5), Counted(ProblemKind.DRIVER, "wan0", 9)],
     )
-    snapshot = replace(OVERVIEW.snapshot, judgement=judge(facts))
+    snapshot = replace(OVERVIEW.snapshot, judgement=finish(judging(facts)))
     watch.add(said(replace(OVERVIEW, snapshot=snapshot, reload_error=facts.reload_error)))
     found = [line.text for line in watch.lines(100, problem="no answer") if line.look is Look.ALERT]
     assert found == [

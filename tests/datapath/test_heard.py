@@ -17,9 +17,10 @@ from npd6_xdp.core.entries import EntryFlag
 from npd6_xdp.core.event import EventFlag
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.prefix import Prefix
+from npd6_xdp.core.steps import finish
 from npd6_xdp.core.table import PresentFlag, Table
 from npd6_xdp.core.verdict import Method, Outcome
-from npd6_xdp.system.bpf.pack import pack_entries
+from npd6_xdp.system.bpf.pack import packing_entries
 from tests.datapath.harness import PORT, UNLIMITED, XDP_DROP, XDP_PASS, XDP_TX, Bench, entry, link
 from tests.frames import SETTING, UNSPECIFIED, ip6, solicited_node
 from tests.kinds import solicit
@@ -143,7 +144,10 @@ def test_where_no_hosts_are_looked_for_nobody_is_told_of(bench: Bench) -> None:
 
 def test_only_the_entries_of_such_links_say_so() -> None:
     flags = {
-        name: [bool(layout.ENTRY.get(packed, "flags") & EntryFlag.HEARS) for packed in pack_entries(using).values()]
+        name: [
+            bool(layout.ENTRY.get(packed, "flags") & EntryFlag.HEARS)
+            for packed in finish(packing_entries(using)).values()
+        ]
         for name, using in {"both": both_sides(), "one": one_side(), "route": both_sides(back=Method.ROUTE)}.items()
     }
     assert all(flags["both"])

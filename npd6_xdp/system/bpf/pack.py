@@ -24,7 +24,7 @@ from npd6_xdp.core.layout import (
 )
 from npd6_xdp.core.links import advert_sources
 from npd6_xdp.core.prefix import BITS, MASKS, Prefix
-from npd6_xdp.core.steps import Steps, finish, pieces
+from npd6_xdp.core.steps import Steps, pieces
 from npd6_xdp.core.table import (
     NO_VIA_SET,
     NOTHING_DECIDED,
@@ -125,18 +125,11 @@ Packed = dict[int, tuple[Entry, Decisions, bool, int, bytes]]
 """Packed entries by id, with what they were made of: a table has the very same objects where nothing is different."""
 
 
-def pack_entries(
+def packing_entries(
     table: Table,
     tapped: Tapped = Tapped(),  # noqa: B008 (frozen)
     packed: Packed | None = None,
     traced: str | None = None,
-) -> dict[bytes, bytes]:
-    """The kernel's map of entries for a table, at once: as packing_entries()."""
-    return finish(packing_entries(table, tapped, packed, traced))
-
-
-def packing_entries(
-    table: Table, tapped: Tapped, packed: Packed | None, traced: str | None
 ) -> Steps[dict[bytes, bytes]]:
     """The kernel's map of entries for a table. `packed` has what was packed before, and is brought up to date.
 
