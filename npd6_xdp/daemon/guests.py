@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps
-from npd6_xdp.daemon.turns import SLICE
+from npd6_xdp.daemon.turns import take_slice
 from npd6_xdp.system.guests import ports_with_guests
 
 _PAUSE = 0.1  # seconds at least for which what was found is believed
-_SHARE = 0.01  # of all time, at most, that goes into looking
+_SHARE = 0.01  # of a processor, at most, that goes into looking
 _LAST_PAUSE = 10.0  # seconds; each is twice as long as the one before
 
 
@@ -30,7 +30,7 @@ class Guests:
         self._pause = _PAUSE
         self._next: float | None = None
         self._looking: Steps[None] | None = None
-        self._cost = 0.0  # seconds that this look has taken so far
+        self._cost = 0.0  # seconds of a processor that this look has taken so far
 
     @property
     def due(self) -> float | None:
@@ -57,13 +57,12 @@ class Guests:
         self._ports = yield from ports_with_guests()
 
     def _look_on(self) -> bool:
-        before, began = self._ports, time.monotonic()
+        before, began = self._ports, time.thread_time()
         looking, self._looking = self._looking, None
-        if looking is not None and not all(time.monotonic() - began < SLICE for _ in looking):
+        if looking is not None and not take_slice(looking):
             self._looking = looking
-        ended = time.monotonic()
-        self._cost += ended - began
-        self._look_at = ended + max(_PAUSE, self._cost / _SHARE)
+        self._cost += time.thread_time() - began
+        self._look_at = time.monotonic() + max(_PAUSE, self._cost / _SHARE)
         return before != self._ports
 
     def expect(self) -> None:

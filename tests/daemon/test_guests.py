@@ -9,7 +9,7 @@ import pytest
 
 from npd6_xdp.core.links import LinkFacts
 from npd6_xdp.core.steps import Steps
-from npd6_xdp.daemon import guests
+from npd6_xdp.daemon import guests, turns
 from npd6_xdp.daemon.guests import Guests
 
 
@@ -19,6 +19,8 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
+
+    thread_time = monotonic
 
 
 def looking(there: Iterable[int] = ()) -> Steps[frozenset[int]]:
@@ -30,7 +32,8 @@ def looking(there: Iterable[int] = ()) -> Steps[frozenset[int]]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(guests, "time", clock)
+    for room in (guests, turns):
+        monkeypatch.setattr(room, "time", clock)
     return clock
 
 
