@@ -14,6 +14,7 @@ from npd6_xdp.core.hidden import Tapped
 from npd6_xdp.core.verdict import Outcome
 from npd6_xdp.system.bpf.testrun import TestRun
 from tests.datapath.harness import IFINDEX, XDP_PASS, XDP_TX, Bench, Hook, Seen, entry, table
+from tests.datapath.test_budgets import promptly
 from tests.frames import SETTING, TAGS_8021Q, TAGS_PRIORITY, UNSPECIFIED
 from tests.kinds import solicit
 
@@ -119,11 +120,22 @@ def both(bench: Bench, tapped: Callable[..., None], one_cpu: None) -> Both:
     return Both(bench)
 
 
-def test_what_the_tap_has_handed_up_is_left_alone_at_tc_and_nothing_else_is(both: Both) -> None:
-    assert both.by(Hook.XDP).counted == ()
-    assert both.tap() == 1
-    left = both.by(Hook.TC)
-    assert (left.action, left.frame, left.counted) == (XDP_PASS, QUESTION, ())
+def test_what_the_tap_has_handed_up_is_left_alone_at_tc_and_nothing_else_is(
+    bench: Bench, tapped: Callable[..., None], one_cpu: None
+) -> None:
+    both = Both(bench)
+
+    def make() -> Bench:
+        tapped(Tapped(HERE, guarded=HERE))
+        return bench
+
+    def is_left_alone(_: Bench) -> None:
+        assert both.by(Hook.XDP).counted == ()
+        assert both.tap() == 1
+        left = both.by(Hook.TC)
+        assert (left.action, left.frame, left.counted) == (XDP_PASS, QUESTION, ())
+
+    promptly(make, is_left_alone, 0.1)
     assert both.by(Hook.TC).counted == (Outcome.ANSWERED_XDP,), "the next one in the same words"
 
 

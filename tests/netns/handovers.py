@@ -38,7 +38,7 @@ RULES = (
     "2001:db8:5::/64 neighbour via=lan0 host_routes=true",
 )
 CONFIG = CONTROL + configuration(*RULES)
-WATCHED = "WatchdogSec=3\nTimeoutAbortSec=1\n"
+WATCHED = "WatchdogSec=5\nTimeoutAbortSec=1\n"
 ENOUGH = 0.95  # of the rate
 TOO_SLOW = ": the sender was too slow, so nothing is shown; on an idle machine, or with a lower --rate, it is"
 _STATIC, _ROUTED, _KNOWN = 500, 300, 100  # of a thousand; what is left is for the kernel's own proxy

@@ -79,13 +79,16 @@ def test_a_host_that_is_away_over_a_restart_and_a_crash_is_reached_within_two_se
 
 def test_its_time_begins_anew_with_the_successor_and_ends(believing: Topology) -> None:
     topology = believing
-    with UnderSystemd(topology, keeping(4)) as service:
+    with UnderSystemd(topology, keeping(120)) as service:
         for how in (restart, kill):
+            service.configure(keeping(120))
+            assert service.reload().returncode == 0
             on_edge(topology, f"neigh replace {SHARED} lladdr 02:00:00:00:09:09 nud permanent dev lan0")
             assert until(lambda: kernels(topology) == [ROUTE])
             on_edge(topology, f"neigh del {SHARED} dev lan0")
             assert until(lambda: not is_known(service))
             time.sleep(0.5)
+            service.configure(keeping(4))
             began = time.monotonic()
             how(service)
             assert until(lambda: kernels(topology) == [])

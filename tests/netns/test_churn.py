@@ -91,14 +91,16 @@ def test_after_a_random_life_it_decides_like_one_that_has_just_started(
     random_ = random.Random(seed)  # noqa: S311
     running = daemon(some_configuration(random_, datapath))
     open_files = settled_files(running).total()
-    with solicitations_sent(topology) as sent, stream(topology, 3_000, unanswered=True):
-        for _ in range(CHANGES):
-            if random_.random() < 0.1:
-                running.write(some_configuration(random_, datapath))
-                assert verb(running, "reload").returncode == 0
-            else:
-                topology.run("edge", "ip", *machine_changes(random_).split())
-            left = sent()  # drained all along
+    with solicitations_sent(topology) as sent:
+        with stream(topology, 3_000, unanswered=True):
+            for _ in range(CHANGES):
+                if random_.random() < 0.1:
+                    running.write(some_configuration(random_, datapath))
+                    assert verb(running, "reload").returncode == 0
+                else:
+                    topology.run("edge", "ip", *machine_changes(random_).split())
+                sent()  # drained all along
+        left = sent()
     for line in ("link set wan0 address 02:00:00:00:00:02", "link set lan0 up", "link set wan0 up"):
         topology.run("edge", "ip", *line.split(), check=True)
     assert running.process.poll() is None, running.log

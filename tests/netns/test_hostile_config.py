@@ -25,7 +25,7 @@ from npd6_xdp.tools.control import ask
 from tests.netns.hostile import HOSTILE, MANY, RULE, named_pipe, put
 from tests.netns.test_under_way import state
 from tests.netns.verb import verb
-from tests.netns.wire import Asker, Wire, configuration, until
+from tests.netns.wire import Asker, Wire, configuration, says, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -64,8 +64,9 @@ def test_whatever_stands_in_the_files_place_is_refused_in_one_line_and_the_old_c
             assert why.startswith(words) or words in why, name
             assert len(why.splitlines()) == 1, name
             assert asker.answered(TARGET, 3.0), name
-        before = running.log.count("reload: the old configuration stays")
-        assert before == len(HOSTILE)
+        stays = "reload: the old configuration stays"
+        before = len(HOSTILE)
+        assert says(running, stays, before), running.log
 
         for lines, kind, count in MANY:
             running.config_file.unlink(missing_ok=True)

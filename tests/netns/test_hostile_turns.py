@@ -18,7 +18,7 @@ from npd6_xdp.tools.files import MOST
 from tests.bench.turns import PROGRAM, Turns
 from tests.netns.hostile import HOSTILE, HUGE, MANY, RULE, SLY, put, text
 from tests.netns.test_under_way import LONGEST, ROOT, for_python
-from tests.netns.wire import LATE, Wire, configuration, until
+from tests.netns.wire import LATE, Wire, configuration, says, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -79,5 +79,5 @@ def test_no_turn_is_long_whatever_stands_in_the_files_place(
             seen[name] = turns.longest
     turns.close()
     print({name: f"{1000 * took:.0f} ms" for name, took in seen.items()})
-    assert running.log.count(STAYS) == len(kinds), "each was read, and refused"
+    assert says(running, STAYS, len(kinds)), "each was read, and refused"
     assert {name: took for name, took in seen.items() if took >= LONGEST} == {}

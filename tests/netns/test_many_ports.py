@@ -66,7 +66,7 @@ def test_hundreds_of_ports_under_a_soft_limit_that_is_too_low_answer_also_after_
         assert asker.answered(0.3) == COUNT - 2
         began = time.monotonic()
         assert second.stop() == 0
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 30.0, "a second on an idle machine"
     assert left(topology) == []
 
 

@@ -123,9 +123,11 @@ def test_tables_say_how_full_they_are_and_whom_they_had_no_space_for(topology: T
 
 def test_targets_that_are_being_resolved_are_counted(topology: Topology, daemon: Start) -> None:
     running = daemon(configuration("2001:db8:1::/64 neighbour via=lan0"))
+    topology.sysctl("edge", "net/ipv6/neigh/lan0/mcast_solicit", 60)  # so long, in seconds, as may pass until we look
     with Wire(topology) as wire:
         wire.send(*[question(f"2001:db8:1::dead:{number}") for number in range(5)])
         assert until(lambda: sample(running.metrics(), "npd6_table_entries", table="pending") == 5)
+    topology.sysctl("edge", "net/ipv6/neigh/lan0/mcast_solicit", 1)
     assert until(lambda: sample(running.metrics(), "npd6_table_entries", table="pending") == 0, 10.0)
 
 

@@ -283,8 +283,8 @@ def test_health_follows_the_interface(topology: Topology, daemon: Start) -> None
 # With a signal that keeps the loop for as long as a file is there: nothing that the daemon waits for does so by itself.
 IMPATIENT = """
 import os, signal, sys, time
-import npd6_xdp.cli, npd6_xdp.daemon as d
-d._HEARTBEAT, d._HUNG = 0.4, 3.0
+import npd6_xdp.cli, npd6_xdp.core.judgement, npd6_xdp.daemon.loop
+npd6_xdp.daemon.loop.HEARTBEAT, npd6_xdp.core.judgement.HUNG = 0.4, 5.0
 hold = sys.argv.pop(1)
 def held(*_):
     while os.path.exists(hold):

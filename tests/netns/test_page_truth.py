@@ -88,6 +88,7 @@ def test_of_a_daemon_that_is_gone_nothing_stands_there_as_if_it_were_so_and_the_
     assert page.becomes(lambda: page.text("#interfaces .flag span") == "up")
     with flood(topology, cycle(scan(64, "2001:db8:3::")), 100):
         assert page.becomes(lambda: page.total("answered_xdp") > 300, 10.0)
+    assert page.becomes(lambda: page.total("answered_xdp") == first.solicitations()["answered_xdp"]), "the last of it"
     up, shown = page.run(flag), page.text("#figure-asked .sub")
     clock = page.run("return getComputedStyle(document.querySelector('#clock')).color")
     assert clock not in page.run(FIGURES)

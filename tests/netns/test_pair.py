@@ -43,6 +43,7 @@ class Pair:
     def move(self, *, to: int, of: int | None = None) -> None:
         if of is not None:
             self.edges[of].run("edge", "ip", "address", "del", f"{ADDRESS}/32", "dev", "lo", check=True)
+            assert until(lambda: self.roles()[of] == 0.0), "else both answer for a moment, and rightly"
         self.edges[to].run("edge", "ip", "address", "add", f"{ADDRESS}/32", "dev", "lo", check=True)
 
     def roles(self) -> list[float]:

@@ -258,9 +258,10 @@ def test_a_tentative_address_and_a_duplicate_dont_count(topology: Topology, netl
     """Somebody else may have it: two edges that both believe to be active would both answer."""
     address, taken = "2001:db8::99", "2001:db8::98"
     topology.run("upstream", "ip", "address", "add", f"{taken}/64", "dev", "eth0", "nodad", check=True)
+    topology.sysctl("edge", "net/ipv6/neigh/wan0/retrans_time_ms", 4_000)
     on_edge(topology, f"address add {address}/64 dev wan0", f"address add {taken}/64 dev wan0")
     with topology.inside("edge"), closing(Netlink()) as fresh:
-        assert holds(fresh, address, taken) == set(), "both are tentative, for a second"
+        assert holds(fresh, address, taken) == set(), "both are tentative, for four seconds"
         assert until(lambda: holds(netlink, address, taken) == {address})
         assert until(lambda: "dadfailed" in addresses(topology))
         assert holds(fresh, address, taken) == {address}

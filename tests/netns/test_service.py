@@ -176,8 +176,8 @@ def test_systemd_hears_that_it_is_ready_what_it_does_and_that_it_lives(topology:
 
 def test_systemd_restarts_it_when_its_loop_stands(topology: Topology) -> None:
     before = left(topology)
-    with UnderSystemd(topology, config(), "WatchdogSec=2\nRestartSec=100ms\nTimeoutAbortSec=1\n") as service:
-        time.sleep(2.5)
+    with UnderSystemd(topology, config(), "WatchdogSec=5\nRestartSec=100ms\nTimeoutAbortSec=1\n") as service:
+        time.sleep(5.5)
         assert service.show("NRestarts") == "0", "it is fed"
         with handed_over(topology):
             service.send(signal.SIGSTOP)
@@ -253,11 +253,16 @@ def test_a_manager_hears_of_each_state_and_of_a_loop_that_turns(
     environment = {"NOTIFY_SOCKET": str(topology.directory / "notify"), "WATCHDOG_USEC": "400000"}
     running = daemon(configuration(), environment=environment)
     assert states(manager, 1) == ["READY=1"]
-    heard(manager)
-    began = time.monotonic()
-    fed = heard(manager, 1.0)
+    manager.forget()
+    began, fed = time.monotonic(), list[str]()
+
+    def are_fed(count: int) -> bool:
+        fed.extend(manager.heard())
+        return len(fed) >= count
+
+    assert until(lambda: are_fed(5))
     assert set(fed) == {"WATCHDOG=1"}
-    assert 2 <= len(fed) <= (time.monotonic() - began) / 0.2 + 2
+    assert len(fed) <= (time.monotonic() - began) / 0.2 + 2
 
     with paused(running):
         manager.forget()

@@ -55,7 +55,7 @@ def guest_up(topology: Topology) -> None:
         topology.run("host", "ip", *line.split(), check=True)
 
 
-def answer(wire: Wire, target: str, seconds: float = 3.0) -> NeighborAdvertisement | None:
+def answer(wire: Wire, target: str, seconds: float = LATE) -> NeighborAdvertisement | None:
     found = wire.ask(question(target), seconds)
     return None if found is None else NeighborAdvertisement.parse(found)
 

@@ -25,7 +25,7 @@ from tests.netns.wire import Wire, configuration, question, until
 
 COUNT = 200
 WATCHDOG = 2.0  # seconds
-SOON = 4.0  # seconds, on a busy machine
+SOON = 15.0  # seconds, on a busy machine: each port that is taken off waits for a lock that all namespaces share
 _PTRACE_SEIZE, _PTRACE_INTERRUPT, _WALL = 0x4206, 0x4207, 0x40000000
 MANY = """
 [[interface]]
@@ -49,24 +49,38 @@ def at_tc(topology: Topology) -> int:
         return sum(bool(tc_programs(socket.if_nametoindex(f"sub{n}"))) for n in range(COUNT))
 
 
-def set_times(service: UnderSystemd, start: float) -> None:
+def set_times(service: UnderSystemd, start: float, watchdog: float = WATCHDOG) -> None:
     """From now on, a start may take so many seconds, and so may a reload; and the loop has to come round more often."""
-    keys = f"TimeoutStartSec={start:.2f}\nWatchdogSec={WATCHDOG}\nTimeoutAbortSec=1\nTimeoutStopSec=1\n"
+    keys = f"TimeoutStartSec={start:.2f}\nWatchdogSec={watchdog:.2f}\nTimeoutAbortSec=1\nTimeoutStopSec=1\n"
     script = 'mkdir -p "$1" && printf "[Service]\\n%s" "$2" >"$1/times.conf"'
     done = service.enter("sh", "-c", script, "sh", "/run/systemd/system/npd6-xdp.service.d", keys)
     assert done.returncode == 0, done.stderr
     assert service.systemctl("daemon-reload").returncode == 0
 
 
+def start_took(service: UnderSystemd) -> float:
+    """Seconds from the process's beginning until it was ready."""
+    began, ready = (int(service.show(f"{key}TimestampMonotonic")) for key in ("ExecMainStart", "ActiveEnter"))
+    return (ready - began) / 1e6
+
+
+def stop(service: UnderSystemd, topology: Topology) -> None:
+    service.systemctl("stop", "npd6-xdp")
+    assert until(lambda: at_tc(topology) == 0, 60.0)
+
+
 @pytest.mark.needs_table
 def test_a_start_and_reloads_of_many_ports_come_to_their_end_however_long_they_take(topology: Topology) -> None:
     make(topology, COUNT)
     with UnderSystemd(topology, config("tc")) as service, Wire(topology) as wire:
-        began, ready = (int(service.show(f"{key}TimestampMonotonic")) for key in ("ExecMainStart", "ActiveEnter"))
-        takes = (ready - began) / 2e6
-        service.systemctl("stop", "npd6-xdp")
-        assert until(lambda: at_tc(topology) == 0, 60.0)
-        set_times(service, takes)
+        starts = [start_took(service)]
+        stop(service, topology)
+        assert service.systemctl("start", "npd6-xdp").returncode == 0, service.log
+        starts.append(start_took(service))
+        stop(service, topology)
+        takes = min(starts) / 2
+        watchdog = max(WATCHDOG, takes)  # the slower the machine, the longer are its pauses, and a reload
+        set_times(service, takes, watchdog)
         before = time.monotonic()
         assert service.systemctl("start", "npd6-xdp").returncode == 0, service.log
         assert time.monotonic() - before > takes, "else it shows nothing"
@@ -80,7 +94,7 @@ def test_a_start_and_reloads_of_many_ports_come_to_their_end_however_long_they_t
             while service.show("ActiveState") == "reloading":
                 assert wire.ask(question("2001:db8:1::42")) is not None
                 answered += 1
-            assert time.monotonic() - before > WATCHDOG, "else it shows nothing"
+            assert time.monotonic() - before > watchdog, "else it shows nothing"
             assert answered > 5
             assert service.show("ReloadResult") == "success"
             assert (at_tc(topology), service.show("NRestarts")) == (count, "0"), attach
@@ -165,7 +179,7 @@ def test_a_unit_that_is_stopped_while_it_starts_has_stopped_well(topology: Topol
         assert service.show("ActiveState") == "activating"
         before = time.monotonic()
         assert service.systemctl("stop", "npd6-xdp").returncode == 0
-        assert time.monotonic() - before < 2 * SOON
+        assert time.monotonic() - before < SOON
         assert (service.show("ActiveState"), service.show("Result")) == ("inactive", "success"), service.log
         assert service.log.count("ready: ") == 1, "the first start was"
         assert until(lambda: at_tc(topology) == 0, 10.0)

@@ -116,14 +116,23 @@ class Scene:
         return found
 
     def frames_about(self, target: str, seconds: float) -> dict[str, int]:
-        """How many solicitations and advertisements for a target either link carries for so long."""
+        """How many solicitations and advertisements for a target either link carries for so long, and until both have
+        been quiet for longer than a kernel waits that asks again.
+        """
         for wire in self.wires.values():
             wire.waiting()
         self.wires["wan"].send(
             solicit(replace(self.settings["wan"], target=ip6(target)), source=self.settings["wan"].asker_global)
         )
-        time.sleep(seconds)
-        return {side: self.heard(side, target, 0.05) for side in self.wires}
+        found = dict.fromkeys(self.wires, 0)
+        quiet = time.monotonic() + seconds
+        ends = quiet + 30.0
+        while time.monotonic() < min(quiet, ends):
+            for side in self.wires:
+                if heard := self.heard(side, target, 0.05):
+                    found[side] += heard
+                    quiet = max(quiet, time.monotonic() + 1.5)
+        return found
 
     def heard(self, side: str, target: str, seconds: float) -> int:
         """How many a link carries in so long from now, those that wait included."""

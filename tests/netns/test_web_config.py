@@ -40,6 +40,7 @@ def curl(topology: Topology, *words: str, path: str = "/healthz", scheme: str = 
 
 
 KNOWN = ("-u", f"alice:{PASSWORD}")
+PROMPT = 0.02  # seconds, one of npd6_answer_seconds' bounds
 NOT_RELOADED = "degraded: 1 problem\nthe last reload failed; the configuration before it is in use"
 
 
@@ -196,44 +197,46 @@ def hammering(topology: Topology, clients: int) -> Iterator[Callable[[], int]]:
 
 
 def answer_times(topology: Topology) -> tuple[float, float]:
-    """How many solicitations Python has answered, and the seconds that all of these took."""
+    """How many solicitations Python has answered, and how many of them within PROMPT seconds."""
     found = {
-        sample.name: sample.value
+        sample.labels.get("le"): sample.value
         for family in text_string_to_metric_families(curl(topology, *KNOWN, path="/metrics", scheme="http") + "\n")
         if family.name == "npd6_answer_seconds"
         for sample in family.samples
+        if sample.name == "npd6_answer_seconds_bucket"
     }
-    return found["npd6_answer_seconds_count"], found["npd6_answer_seconds_sum"]
+    return found["+Inf"], found[str(PROMPT)]
 
 
 @pytest.mark.alone
 def test_however_many_wrong_passwords_are_tried_solicitations_are_answered_in_time(
     topology: Topology, daemon: Start
 ) -> None:
-    """Each takes bcrypt a fifth of a second here: were that the loop's, or were Python's lock held, an answer would
-    take half of it, in the mean.
+    """Each takes bcrypt a fifth of a second here: were that the loop's, or were Python's lock held, hardly any answer
+    would be prompt. (A mean would be, too, of a second in which a busy machine gave the daemon no processor.)
     """
     web = web_config(topology.directory, cost=12)
     web.write_text(web.read_text().partition("basic_auth_users")[2].join(("basic_auth_users", "")))
     running = daemon(secured(topology, datapath='"python"'))
     assert curl(topology, *KNOWN, scheme="http") == "ok", "the right one is known from here"
 
-    def mean(seconds: float) -> float:
-        count, total = answer_times(topology)
+    def prompt(seconds: float) -> float:
+        """The share of prompt answers."""
+        count, were = answer_times(topology)
         with flood(topology, scan(10_000), 200):
             time.sleep(seconds)
-        later, total_later = answer_times(topology)
+        later, are = answer_times(topology)
         assert later - count > 100 * seconds, "they are answered at all"
-        return (total_later - total) / (later - count)
+        return (are - were) / (later - count)
 
-    quiet = mean(3.0)
+    quiet = prompt(3.0)
     with hammering(topology, 6) as refused:
         assert until(lambda: refused() > 0, 60.0)
         before = refused()
-        loud = mean(6.0)
+        loud = prompt(6.0)
         assert refused() - before >= 2, "somebody was trying"
-    print(f"an answer takes {quiet * 1e3:.2f} ms, and {loud * 1e3:.2f} ms while passwords are tried")
-    assert loud < 0.02
+    print(f"{quiet:.1%} are answered in {PROMPT} s, and {loud:.1%} while passwords are tried")
+    assert loud > 0.75
     assert not running.process.poll()
     began = time.monotonic()
     assert curl(topology, *KNOWN, scheme="http") == "ok"

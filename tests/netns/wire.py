@@ -280,6 +280,13 @@ class Flood:
         self._began = time.monotonic()
         self._stopping = threading.Event()
         self._seconds = 0.0
+        self._last = self._began
+        self._longest_pause = 0.0
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds for which none was sent, at most: a busy machine lets a thread wait."""
+        return max(self._longest_pause, time.monotonic() - self._last)
 
     @property
     def rate(self) -> float:
@@ -288,7 +295,7 @@ class Flood:
     def run(
         self, wire: Wire, frames: Iterable[bytes], per_second: int, *, lossy: bool, waits: Callable[[], bool]
     ) -> None:
-        self._began = time.monotonic()
+        self._began = self._last = time.monotonic()
         for frame in frames:
             while not self._stopping.is_set() and (
                 self.sent >= (time.monotonic() - self._began) * per_second or waits()
@@ -299,6 +306,7 @@ class Flood:
             with suppress(OSError) if lossy else nullcontext():
                 wire.send(frame)
             self.sent += 1
+            self._longest_pause, self._last = self.longest_pause, time.monotonic()
         self._seconds = time.monotonic() - self._began
 
     def stop(self) -> None:

@@ -194,9 +194,9 @@ def test_who_waits_is_told_that_we_are_at_it_and_hears_the_answer_behind_it(serv
 
 def test_a_client_waits_as_long_as_it_hears_that_the_daemon_is_at_it(served: Served) -> None:
     found: list[dict[str, Any]] = []
-    asker = threading.Thread(target=lambda: found.append(ask(served.path, {"verb": "wait"}, 2.0)))
+    asker = threading.Thread(target=lambda: found.append(ask(served.path, {"verb": "wait"}, 5.0)))
     asker.start()
-    ends = time.monotonic() + 4.0
+    ends = time.monotonic() + 6.0
     while time.monotonic() < ends:
         served.loop.turn(0.1)
         served.server.say_at_work()

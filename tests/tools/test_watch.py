@@ -18,6 +18,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Daemon:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.questions: list[Any] = []
+        self.asked_at: list[float] = []
         self._began = time.monotonic()
         self._listen()
 
@@ -53,7 +55,8 @@ class Daemon:
                 connection, _ = listening.accept()
             except OSError:
                 return
-            with connection:
+            with connection, suppress(OSError, ValueError):  # a client is killed while it asks
+                self.asked_at.append(time.monotonic())
                 self.questions.append(json.loads(connection.recv(4096)))
                 said = overview_json(OVERVIEW)
                 passed = time.monotonic() - self._began
@@ -90,6 +93,8 @@ class Terminal:
         )
         os.close(slave)
         self.output = ""
+        self.rest = ""
+        """What has been read, and is behind what was waited for."""
 
     def resize(self, lines: int, columns: int) -> None:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -98,8 +103,8 @@ class Terminal:
         os.write(self._master, keys.encode())
 
     def read_until(self, text: str, seconds: float = 60.0) -> str:
-        """What came up to and with a text, from now on."""
-        found, deadline = "", time.monotonic() + seconds
+        """What came up to and with a text, from where the last one ended."""
+        found, deadline = self.rest, time.monotonic() + seconds
         while text not in found:
             left = deadline - time.monotonic()
             assert left > 0, f"{text!r} didn't come, but {found!r}"
@@ -108,6 +113,8 @@ class Terminal:
                     found += os.read(self._master, 65536).decode()
                 except OSError:  # nobody is at the other end any more
                     assert text in found, f"{text!r} didn't come, but {found!r}"
+        ends = found.index(text) + len(text)
+        found, self.rest = found[:ends], found[ends:]
         self.output += found
         return found
 
@@ -136,9 +143,8 @@ def test_it_draws_again_each_second_with_rates_and_ctrl_c_leaves_the_terminal_as
     served: Daemon, terminal: Terminal
 ) -> None:
     assert terminal.read_until("\x1b[J").startswith(ENTER + "\x1b[H\x1b[2K")
-    began = time.monotonic()
     second, third = terminal.read_until("\x1b[J"), terminal.read_until("\x1b[J")
-    assert 1.5 < time.monotonic() - began < 20
+    assert 1.5 < served.asked_at[2] - served.asked_at[0] < 20
     assert "asked - per second" in terminal.output
     for screen in (second, third):
         assert re.search(r"answered (99|100|101) per second", screen)
@@ -152,6 +158,7 @@ def test_it_draws_again_each_second_with_rates_and_ctrl_c_leaves_the_terminal_as
 def test_a_resize_is_followed_at_once(terminal: Terminal) -> None:
     terminal.read_until("\x1b[J")
     for columns in range(29, 20, -1):  # a busy machine may take its time, but not each time
+        terminal.rest = ""
         terminal.resize(6, columns + 1)
         began = time.monotonic()
         screen = terminal.read_until("more lines")
@@ -259,7 +266,7 @@ def test_as_json_it_writes_an_object_a_line_and_a_reader_who_leaves_ends_it(serv
     process = watch(served, "--json")
     assert process.stdout
     first, second = (json.loads(process.stdout.readline()) for _ in range(2))
-    assert 0.8 < second["time"] - first["time"] < 2
+    assert 0.8 < second["time"] - first["time"] < 20
     process.stdout.close()
     assert process.wait(60) == 1
     assert process.stderr
