@@ -143,6 +143,9 @@ def test_what_grows_in_the_second_half_is_not_flat_and_what_grew_before_or_waver
     assert flat(descriptors=[60] * 15 + [61]) == {"descriptors"}
     assert flat(threads=[2 + n // 5 for n in range(16)]) == {"threads"}
     assert flat(map_capacity=[1000 * n for n in range(16)]) == {"map_capacity"}
+    assert flat(map_capacity=[10**5 + n for n in range(16)]) == {"map_capacity"}
+    for late in range(1, 8):
+        assert flat(map_capacity=[10**5] * (16 - late) + [10**5 + 2] * late) == set(), "one rule more, by then"
 
 
 @pytest.mark.parametrize(
