@@ -14,13 +14,21 @@ from npd6_xdp.daemon.guests import Guests
 
 
 class Clock:
+    """What passes, and in how much of that another process had the processor."""
+
     def __init__(self) -> None:
         self.now = 100.0
+        self.waited = 0.0
 
     def monotonic(self) -> float:
         return self.now
 
-    thread_time = monotonic
+    def thread_time(self) -> float:
+        return self.now - self.waited
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.waited += seconds
 
 
 def looking(there: Iterable[int] = ()) -> Steps[frozenset[int]]:
@@ -97,6 +105,25 @@ def test_where_a_look_takes_long_there_are_fewer(monkeypatch: pytest.MonkeyPatch
         clock.now = max(clock.now, found.due)
         found.tick(clock.now)
     assert len(looks) <= 31, "a hundredth of the time"
+
+
+def test_what_another_process_has_the_processor_for_is_no_cost_of_a_look_and_ends_its_slice(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    def interrupted() -> Steps[frozenset[int]]:
+        clock.wait(0.05)
+        yield
+        yield
+        return frozenset({2})
+
+    monkeypatch.setattr(guests, "ports_with_guests", interrupted)
+    found = Guests()
+    assert not found.look(), "it is under way"
+    assert found.due == 0.0
+    assert found.tick(clock.now)
+    clock.now += 0.11
+    assert not found.look()
+    assert found.due == 0.0, "it is looked for again already"
 
 
 def test_a_long_look_is_taken_in_slices_and_who_asks_meanwhile_begins_no_other(

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from npd6_xdp.core.errors import MachineError
 from tests.bench import former
@@ -124,7 +125,7 @@ def _flood_both(run: Run, found: _Found, before: Subject) -> None:
             rates = [0.0, 0.0]
             for place in (0, 1) if number % 2 else (1, 0):
                 ground, generator = sides[place]
-                rates[place] = offer(ground, [generator], None, run.plan.flood / 2).answered
+                rates[place] = _answered(partial(offer, ground, [generator], None, run.plan.flood / 2))
             found.won.append((rates[0], rates[1]))
         for subject, (ground, _) in zip((HYBRID, before), sides, strict=True):
             look_at_answers(run, ground, subject)
@@ -152,10 +153,11 @@ def _watch_a_flood(run: Run, found: _Found) -> None:
 def _climb(run: Run, subject: Subject, found: _Found, *, overload: bool) -> None:
     with Ground() as ground, subject.on(ground):
         with paced(ground.topology, subject.questions) as generator:
+            rates = find_rates(run, ground, generator, found.lossless(subject))
             ends = time.monotonic() + _PATIENCE
-            while not (rates := find_rates(run, ground, generator, found.lossless(subject))).lossless:
-                if time.monotonic() > ends:
-                    break
+            while run.quick and not rates.lossless and time.monotonic() < ends:
+                # its windows are so short that a busy machine may give who answers no processor in any of them
+                rates = find_rates(run, ground, generator, found.lossless(subject))
             if overload and not _takes_live_frames(subject):
                 _overload(run, ground, generator, generator, rates, subject, found)
             elif _takes_live_frames(subject) and (rates.limited or overload):
@@ -183,7 +185,7 @@ def _overload(
         pair = [0.0, 0.0]
         for place in (0, 1) if number % 2 else (1, 0):
             if place:
-                pair[1] = _answered(lambda: offer(ground, [at_peak], best.wanted, run.plan.flood / 2))
+                pair[1] = _answered(partial(offer, ground, [at_peak], best.wanted, run.plan.flood / 2))
             else:
                 load = offer(ground, [over], rates.lossless * _OVERLOAD, run.plan.flood / 2)
                 pair[0] = load.answered
