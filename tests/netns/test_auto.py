@@ -45,7 +45,7 @@ class Tap:
         with topology.inside("edge"):
             self._fd = os.open("/dev/net/tun", os.O_RDWR)
             fcntl.ioctl(self._fd, _TUNSETIFF, struct.pack("16sH22x", TAP.encode(), _IFF_TAP | _IFF_NO_PI))
-        # which holds all answers that come while a busy machine lets the reader wait
+        # a queue that holds all answers while a busy machine lets the reader wait
         on_edge(topology, f"link set {TAP} address 02:00:00:00:00:7a txqueuelen 20000", f"link set {TAP} up")
         self.asked = 0
         self.answers: Counter[bytes] = Counter()

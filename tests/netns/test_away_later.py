@@ -81,7 +81,7 @@ def test_its_time_begins_anew_with_the_successor_and_ends(believing: Topology) -
     topology = believing
     with UnderSystemd(topology, keeping(120)) as service:
         for how in (restart, kill):
-            service.configure(keeping(120))
+            service.configure(keeping(120))  # the one that ends lets go of nothing by itself, however late we are
             assert service.reload().returncode == 0
             on_edge(topology, f"neigh replace {SHARED} lladdr 02:00:00:00:09:09 nud permanent dev lan0")
             assert until(lambda: kernels(topology) == [ROUTE])

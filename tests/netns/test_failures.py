@@ -45,7 +45,7 @@ class Fault:
         self.running = start(text, program=program, environment={"PYTHONPATH": str(ROOT)})
 
     def happens(self, times: int) -> None:
-        """The next `times` calls fail; this makes the first happen."""
+        """The next `times` calls fail, of which this brings one about; 0: none fails any more."""
         self._file.write_text(str(times))
         self.trigger()
 

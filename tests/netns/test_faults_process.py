@@ -299,7 +299,7 @@ def test_in_a_time_namespace_ages_and_latencies_are_by_the_machines_clock(
         for frame in scan(asked, "2001:db8:3::"):
             assert wire.ask(frame) is not None
         began = time.monotonic()
-        # which no slow look keeps from asking in time
+        # a flood beside, as a slow look would keep us from asking in time
         with flood(topology, repeat(question(PROXIED)), 20) as asking:
             while time.monotonic() - began < 3.5:  # what is asked for stays
                 assert wire.ask(question(PROXIED)) is not None

@@ -266,8 +266,9 @@ def test_after_three_starts_that_come_to_nothing_nobody_answers_by_an_old_table(
         service.send(signal.SIGKILL)
         for failed in range(1, 4):
             assert until(lambda failed=failed: service.log.count("2001:db8:ffff::1") >= failed, 20.0)  # type: ignore[misc]
-            if failed < 3 and wire.ask(question("2001:db8:3::7")) is None:
-                assert service.log.count("2001:db8:ffff::1") >= 3, f"{failed} failed, and no more"
+            # in less time than three more starts take, or this machine was late
+            if failed < 3 and wire.ask(question("2001:db8:3::7"), 2.0) is None:
+                assert "3 starts in a row didn't get ready" in service.log, f"{failed} failed, and no more"
         assert until(lambda: "3 starts in a row didn't get ready" in service.log, 20.0)
         assert until(lambda: left(topology) == before)
         assert service.comes_to(NFileDescriptorStore="0")

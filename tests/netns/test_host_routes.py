@@ -61,7 +61,7 @@ def shown(running: RunningDaemon) -> list[str]:
 def test_a_steady_ping_outlives_that_somebody_flushes_the_route_under_it(topology: Topology, daemon: Start) -> None:
     topology.run("host", "ip", "addr", "add", f"{SHARED}/128", "dev", "eth0", "nodad", check=True)
     running = daemon(configuration(SAME_64))
-    # its kernel gives up after three seconds, whatever ping's patience
+    # the upstream's kernel gives up after three seconds, whatever ping's patience
     assert until(lambda: topology.run("upstream", *PING, "2").returncode == 0)
     for how in ("flush proto 136", f"del {SHARED}/128", "flush dev lan0 proto 136"):
         lost: list[int] = []

@@ -231,7 +231,7 @@ def test_an_entry_that_nobody_asks_for_is_removed_and_one_that_is_asked_for_stay
         assert asker.outcome("2001:db8:1::11") == "answered_python"
         assert asker.outcome("2001:db8:1::12") == "answered_python"
 
-        # which no slow look keeps from asking in time
+        # a flood beside, as a slow look would keep us from asking in time
         with flood(topology, repeat(question("2001:db8:1::11")), 20) as asking:
             assert until(lambda: "2001:db8:1::12" not in proxies(topology), 8.0)
             assert proxies(topology) == {"2001:db8:1::11"} or asking.longest_pause > 1.0

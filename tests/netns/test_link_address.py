@@ -49,9 +49,10 @@ def test_the_virtual_mac_address_is_advertised_while_a_device_has_it_and_leads_t
         probe = question("2001:db8:1::7", eth_destination=ether(MAC))
         answer = wire.ask(probe)
         assert answer is not None, "as the upstream probes, by unicast"
-        # its kernel gives up after three seconds, whatever ping's patience
+        # the upstream's kernel gives up after three seconds, whatever ping's patience
         ping = ("ping", "-c", "1", "-W", "20", HOST_ADDRESS)
-        assert until(lambda: topology.run("upstream", *ping).returncode == 0), "what is sent to it is forwarded"
+        is_forwarded = until(lambda: topology.run("upstream", *ping).returncode == 0)
+        assert is_forwarded, "what is sent to the virtual address is"
         shown = topology.ip("upstream", "-6", "neigh", "show", HOST_ADDRESS, "dev", "eth0")
         assert [each.get("lladdr") for each in shown] == [MAC]
         on_edge(topology, "link del vrrp0")

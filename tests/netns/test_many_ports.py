@@ -17,6 +17,7 @@ from npd6_xdp.lab.daemon import RunningDaemon, StartError
 from npd6_xdp.lab.topology import Topology
 from npd6_xdp.system.bpf.others import tc_programs
 from tests.bench.many_ports import CONFIGURATION, Asker, make
+from tests.netns.sleeper import Sleeper
 from tests.netns.verb import verb
 from tests.netns.wire import Wire, configuration, question, until
 
@@ -64,9 +65,11 @@ def test_hundreds_of_ports_under_a_soft_limit_that_is_too_low_answer_also_after_
         topology.run("edge", "ip", "link", "set", "sub8", "name", "other8", check=True)
         assert until(lambda: "sub7: detached" in second.log and "sub8: detached" in second.log)
         assert asker.answered(0.3) == COUNT - 2
-        began = time.monotonic()
-        assert second.stop() == 0
-        assert time.monotonic() - began < 30.0, "a second on an idle machine"
+        with Sleeper() as sleeper:
+            began = time.monotonic()
+            assert second.stop() == 0
+            took = time.monotonic() - began
+            assert took < 5.0 + sleeper.worst(began, MOST_BY_AUTO), "for each port at tc it waits for the kernel"
     assert left(topology) == []
 
 

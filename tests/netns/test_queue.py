@@ -15,7 +15,7 @@ from pathlib import Path
 from npd6_xdp.lab.daemon import RunningDaemon
 from npd6_xdp.lab.topology import Topology
 from tests.netns.verb import verb
-from tests.netns.wire import configuration, says, until
+from tests.netns.wire import ENDS, configuration, says, until
 
 Start = Callable[..., RunningDaemon]
 
@@ -89,6 +89,6 @@ def test_a_storm_of_reloads_is_one_more_and_each_asker_hears_of_one_that_began_a
         running.settle()
         running.process.terminate()
         assert until(lambda: "SIGTERM: ending" in running.log, 1.0)
-        assert running.process.wait(60) == 0  # a fraction of a second where nobody else is at work
+        assert running.process.wait(ENDS) == 0  # a fraction of a second where nobody else is at work
         assert "given up" in json.loads(told(waiting))["error"]
     assert says(running, DONE, 2)

@@ -25,6 +25,7 @@ from tests.netns.wire import Wire, configuration, question, until
 
 COUNT = 200
 WATCHDOG = 2.0  # seconds
+TRIES = 5
 SOON = 15.0  # seconds, on a busy machine: each port that is taken off waits for a lock that all namespaces share
 _PTRACE_SEIZE, _PTRACE_INTERRUPT, _WALL = 0x4206, 0x4207, 0x40000000
 MANY = """
@@ -79,14 +80,15 @@ def test_a_start_and_reloads_of_many_ports_come_to_their_end_however_long_they_t
         starts.append(start_took(service))
         stop(service, topology)
         takes = min(starts) / 2
-        watchdog = max(WATCHDOG, takes)  # the slower the machine, the longer are its pauses, and a reload
+        watchdog = max(WATCHDOG, takes)  # the slower the machine, the longer are its pauses
         set_times(service, takes, watchdog)
         before = time.monotonic()
         assert service.systemctl("start", "npd6-xdp").returncode == 0, service.log
         assert time.monotonic() - before > takes, "else it shows nothing"
         assert (at_tc(topology), service.show("NRestarts")) == (COUNT, "0")
 
-        for attach, count in (("generic", 0), ("tc", COUNT), ("", 0)):
+        def lasts(attach: str, count: int) -> bool:
+            """Reload, and see that all is well; whether it took longer than the watchdog waits."""
             service.configure(config(attach))
             before, answered = time.monotonic(), 0
             reload = service.systemctl("reload", "--no-block", "npd6-xdp")
@@ -94,10 +96,19 @@ def test_a_start_and_reloads_of_many_ports_come_to_their_end_however_long_they_t
             while service.show("ActiveState") == "reloading":
                 assert wire.ask(question("2001:db8:1::42")) is not None
                 answered += 1
-            assert time.monotonic() - before > watchdog, "else it shows nothing"
+            took = time.monotonic() - before
             assert answered > 5
             assert service.show("ReloadResult") == "success"
             assert (at_tc(topology), service.show("NRestarts")) == (count, "0"), attach
+            return took > watchdog
+
+        ways = {"generic": 0, "tc": COUNT, "": 0}
+        shown: set[str] = set()
+        for _ in range(TRIES):  # a reload may be quick where a start before it wasn't
+            shown |= {attach for attach, count in ways.items() if lasts(attach, count)}
+            if shown == {*ways}:
+                break
+        assert shown == {*ways}, "else it shows nothing"
 
 
 class Standing:
@@ -146,12 +157,15 @@ def test_a_start_that_hangs_on_its_way_is_ended_and_tried_again(topology: Topolo
 def test_a_start_is_ended_between_two_ports_by_a_signal(topology: Topology, signum: signal.Signals) -> None:
     make(topology, COUNT)
     running = RunningDaemon(topology, configuration(attach='"generic"') + MANY.format("tc"))
-    sent: list[tuple[int, float]] = []
+    sent: list[float] = []
+    attached: list[int] = []
 
     def send() -> None:
         assert until(lambda: at_tc(topology) > COUNT // 10, 120.0)
         running.process.send_signal(signum)
-        sent.append((at_tc(topology), time.monotonic()))
+        sent.append(time.monotonic())
+        while running.process.poll() is None:
+            attached.append(at_tc(topology))
 
     sending = threading.Thread(target=send)
     sending.start()
@@ -159,9 +173,9 @@ def test_a_start_is_ended_between_two_ports_by_a_signal(topology: Topology, sign
         pass
     ended = time.monotonic()
     sending.join()
-    ((attached, since),) = sent
-    assert attached < COUNT * 3 // 4, "else it shows nothing"
-    assert ended - since < SOON
+    assert attached[0] < COUNT * 3 // 4, "else it shows nothing"
+    assert max(attached) < COUNT, "it was ended between two of them"
+    assert ended - sent[0] < SOON
     assert running.process.returncode == 0, running.log
     assert at_tc(topology) == 0
     assert leftovers(topology) == {}

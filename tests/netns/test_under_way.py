@@ -29,7 +29,18 @@ from npd6_xdp.tools.control import ask
 from tests.bench.turns import PROGRAM, Turns
 from tests.frames import ip6
 from tests.kinds import solicit
-from tests.netns.wire import SETTING, Asker, Wire, configuration, on_edge, open_files_of, says, settled_files, until
+from tests.netns.wire import (
+    ENDS,
+    SETTING,
+    Asker,
+    Wire,
+    configuration,
+    on_edge,
+    open_files_of,
+    says,
+    settled_files,
+    until,
+)
 
 Start = Callable[..., RunningDaemon]
 Holding = Callable[[str], RunningDaemon]
@@ -42,7 +53,6 @@ MANY = 20_000
 """Rules; the first maps have space for 16,384 lines."""
 LONGEST = 0.05
 """Seconds of processor time of a turn. It was 13 ms here."""
-SOON = 5.0
 
 
 def many(first: int, count: int, changed: str = "static") -> list[str]:
@@ -192,7 +202,7 @@ def test_the_end_doesnt_wait_for_a_program_that_is_loaded_nor_does_that_outlive_
     running = holding(configuration(*OLD))
     with held(running, OLD) as child:
         running.process.terminate()
-        assert running.process.wait(60) == 0, "what is held would never end by itself"
+        assert running.process.wait(ENDS) == 0
         assert until(lambda: state(child) in ("", "Z"))
 
 

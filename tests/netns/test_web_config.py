@@ -213,7 +213,8 @@ def test_however_many_wrong_passwords_are_tried_solicitations_are_answered_in_ti
     topology: Topology, daemon: Start
 ) -> None:
     """Each takes bcrypt a fifth of a second here: were that the loop's, or were Python's lock held, hardly any answer
-    would be prompt. (A mean would be, too, of a second in which a busy machine gave the daemon no processor.)
+    would be prompt. (A mean wouldn't do: one second in which a busy machine gives the daemon no processor moves it
+    as far.)
     """
     web = web_config(topology.directory, cost=12)
     web.write_text(web.read_text().partition("basic_auth_users")[2].join(("basic_auth_users", "")))

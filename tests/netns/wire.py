@@ -194,6 +194,8 @@ def says(running: RunningDaemon, line: str, times: int = 1) -> bool:
 
 LATE = 20.0
 """Seconds that an answer which must come may take where a machine is busy: who waits for it waits no longer than it."""
+ENDS = 14.0
+"""Seconds that a process's end may take, on any machine: after TimeoutStopSec=15 systemd kills it."""
 
 
 @contextmanager

@@ -222,8 +222,8 @@ def test_alerts_about_losses_and_interfaces_fire_and_clear(scene: Scene) -> None
         wire.deafen()
 
         def loses_and_that_fires() -> bool:
-            """The rings hold 16,384 events a CPU; on a busy machine the kernel drops many frames before them. But it
-            may not stand for as long as the alert looks back: there would be one sample of its counters.
+            """The rings hold 16,384 events a CPU; on a busy machine the kernel drops many frames before them. But the
+            daemon must not be stopped for as long as the alert looks back: there would be one sample of its counters.
             """
             scene.daemon.process.send_signal(signal.SIGSTOP)
             ends = time.monotonic() + 2.0
@@ -273,7 +273,7 @@ def test_an_alert_tells_that_nothing_is_answered_until_something_is(scene: Scene
     with Wire(scene.topology) as wire:
 
         def asks_in_vain_and_that_fires() -> bool:
-            """Again and again: what comes before its first sample has never grown."""
+            """Again and again: what was counted before the first sample is no increase."""
             wire.send(*scan(60, "2001:db8:9::"))
             return IN_VAIN in scene.prometheus.firing()
 

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -265,8 +266,9 @@ def test_into_a_pipe_it_writes_a_block_a_second_without_a_control_character(serv
 def test_as_json_it_writes_an_object_a_line_and_a_reader_who_leaves_ends_it(served: Daemon) -> None:
     process = watch(served, "--json")
     assert process.stdout
-    first, second = (json.loads(process.stdout.readline()) for _ in range(2))
-    assert 0.8 < second["time"] - first["time"] < 20
+    times = [json.loads(process.stdout.readline())["time"] for _ in range(5)]
+    # on a busy machine one may be late, and the next one the sooner
+    assert any(0.8 < later - earlier < 2 for earlier, later in pairwise(times)), times
     process.stdout.close()
     assert process.wait(60) == 1
     assert process.stderr
