@@ -180,8 +180,8 @@ class Bound(NamedTuple):
 
 MIB = 1 << 20
 CAPACITY = 4.0
-"""A program has space for twice what it needs when it takes over, and at times one rule more is there then: so the same
-table has two entries more or less, which is three at most by the line that fits best.
+"""A program has space for twice what it needs when it takes over, and at times one rule more is there then: so the
+capacity differs by 2, and the line that fits best rises by 1.5 times as much at most.
 """
 BOUNDS: Mapping[str, Bound] = {
     "resident": Bound(0.01, MIB, "bytes"),

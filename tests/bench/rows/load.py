@@ -125,7 +125,7 @@ def _flood_both(run: Run, found: _Found, before: Subject) -> None:
             rates = [0.0, 0.0]
             for place in (0, 1) if number % 2 else (1, 0):
                 ground, generator = sides[place]
-                rates[place] = _answered(partial(offer, ground, [generator], None, run.plan.flood / 2))
+                rates[place] = _answered(run, partial(offer, ground, [generator], None, run.plan.flood / 2))
             found.won.append((rates[0], rates[1]))
         for subject, (ground, _) in zip((HYBRID, before), sides, strict=True):
             look_at_answers(run, ground, subject)
@@ -185,7 +185,7 @@ def _overload(
         pair = [0.0, 0.0]
         for place in (0, 1) if number % 2 else (1, 0):
             if place:
-                pair[1] = _answered(partial(offer, ground, [at_peak], best.wanted, run.plan.flood / 2))
+                pair[1] = _answered(run, partial(offer, ground, [at_peak], best.wanted, run.plan.flood / 2))
             else:
                 load = offer(ground, [over], rates.lossless * _OVERLOAD, run.plan.flood / 2)
                 pair[0] = load.answered
@@ -194,10 +194,12 @@ def _overload(
     run.say(f"{subject.name}: {load.answered:,.0f}/s answered of {load.sent:,.0f}/s, {pair[1]:,.0f}/s at the peak")
 
 
-def _answered(window: Callable[[], Load]) -> float:
-    """Answers a second in a window in which there were some: whoever answers may have no processor in a short one."""
+def _answered(run: Run, window: Callable[[], Load]) -> float:
+    """Answers a second; of a quick run's short windows, in one in which there were some, as on a busy machine who
+    answers may have no processor for as long.
+    """
     ends = time.monotonic() + _PATIENCE
-    while not (answered := window().answered) and time.monotonic() < ends:
+    while not (answered := window().answered) and run.quick and time.monotonic() < ends:
         pass
     return answered
 
