@@ -52,7 +52,7 @@ def test_the_virtual_mac_address_is_advertised_while_a_device_has_it_and_leads_t
         # the upstream's kernel gives up after three seconds, whatever ping's patience
         ping = ("ping", "-c", "1", "-W", "20", HOST_ADDRESS)
         is_forwarded = until(lambda: topology.run("upstream", *ping).returncode == 0)
-        assert is_forwarded, "what is sent to the virtual address is"
+        assert is_forwarded, "what is sent to the virtual address isn't"
         shown = topology.ip("upstream", "-6", "neigh", "show", HOST_ADDRESS, "dev", "eth0")
         assert [each.get("lladdr") for each in shown] == [MAC]
         on_edge(topology, "link del vrrp0")

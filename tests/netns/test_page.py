@@ -283,8 +283,11 @@ def test_health_follows_the_interface(topology: Topology, daemon: Start) -> None
 # With a signal that keeps the loop for as long as a file is there: nothing that the daemon waits for does so by itself.
 IMPATIENT = """
 import os, signal, sys, time
-import npd6_xdp.cli, npd6_xdp.core.judgement, npd6_xdp.daemon.loop
-npd6_xdp.daemon.loop.HEARTBEAT, npd6_xdp.core.judgement.HUNG = 0.4, 4.0
+import npd6_xdp.cli
+from npd6_xdp.core import judgement
+from npd6_xdp.daemon import documents, loop, outlook, port_looks
+loop.HEARTBEAT, judgement.HUNG = 0.4, 4.0
+documents.EVERY = outlook._PAUSE = port_looks._TURN = 60.0  # so that it has nothing to do but to turn
 hold = sys.argv.pop(1)
 def held(*_):
     while os.path.exists(hold):
@@ -297,7 +300,7 @@ npd6_xdp.cli.main()
 def test_a_loop_with_nothing_to_do_is_well_and_one_that_hangs_is_not(topology: Topology, daemon: Start) -> None:
     hold = topology.directory / "hold"
     running = daemon(configuration(), program=(sys.executable, "-c", IMPATIENT, str(hold)))
-    until_when = time.monotonic() + 5.0  # longer than one that doesn't turn is well
+    until_when = time.monotonic() + 7.0  # longer than HUNG
     while time.monotonic() < until_when:
         assert get(running, "/healthz") == (200, b"ok\n")
         time.sleep(0.1)

@@ -74,41 +74,37 @@ def stop(service: UnderSystemd, topology: Topology) -> None:
 def test_a_start_and_reloads_of_many_ports_come_to_their_end_however_long_they_take(topology: Topology) -> None:
     make(topology, COUNT)
     with UnderSystemd(topology, config("tc")) as service, Wire(topology) as wire:
-        starts = [start_took(service)]
-        stop(service, topology)
-        assert service.systemctl("start", "npd6-xdp").returncode == 0, service.log
-        starts.append(start_took(service))
-        stop(service, topology)
-        takes = min(starts) / 2
-        watchdog = max(WATCHDOG, takes)  # the slower the machine, the longer are its pauses
-        set_times(service, takes, watchdog)
-        before = time.monotonic()
-        assert service.systemctl("start", "npd6-xdp").returncode == 0, service.log
-        assert time.monotonic() - before > takes, "else it shows nothing"
-        assert (at_tc(topology), service.show("NRestarts")) == (COUNT, "0")
 
-        def lasts(attach: str, count: int) -> bool:
-            """Reload, and see that all is well; whether it took longer than the watchdog waits."""
-            service.configure(config(attach))
-            before, answered = time.monotonic(), 0
-            reload = service.systemctl("reload", "--no-block", "npd6-xdp")
-            assert reload.returncode == 0, reload.stderr
-            while service.show("ActiveState") == "reloading":
-                assert wire.ask(question("2001:db8:1::42")) is not None
-                answered += 1
-            took = time.monotonic() - before
-            assert answered > 5
-            assert service.show("ReloadResult") == "success"
-            assert (at_tc(topology), service.show("NRestarts")) == (count, "0"), attach
-            return took > watchdog
+        def show() -> bool:
+            """Whether the start and each reload took longer than the unit allows; all is well meanwhile."""
+            service.configure(config("tc"))
+            starts = []
+            for _ in range(2):
+                stop(service, topology)
+                assert service.systemctl("start", "npd6-xdp").returncode == 0, service.log
+                starts.append(start_took(service))
+            stop(service, topology)
+            takes = min(starts) / 2
+            watchdog = max(WATCHDOG, takes)  # the slower the machine, the longer are its pauses
+            set_times(service, takes, watchdog)
+            before = time.monotonic()
+            assert service.systemctl("start", "npd6-xdp").returncode == 0, service.log
+            shown = [time.monotonic() - before > takes]
+            assert (at_tc(topology), service.show("NRestarts")) == (COUNT, "0")
+            for attach, count in (("generic", 0), ("tc", COUNT), ("", 0)):
+                service.configure(config(attach))
+                before, answered = time.monotonic(), 0
+                reload = service.systemctl("reload", "--no-block", "npd6-xdp")
+                assert reload.returncode == 0, reload.stderr
+                while service.show("ActiveState") == "reloading":
+                    assert wire.ask(question("2001:db8:1::42")) is not None
+                    answered += 1
+                shown.append(time.monotonic() - before > watchdog and answered > 5)
+                assert service.show("ReloadResult") == "success"
+                assert (at_tc(topology), service.show("NRestarts")) == (count, "0"), attach
+            return all(shown)
 
-        ways = {"generic": 0, "tc": COUNT, "": 0}
-        shown: set[str] = set()
-        for _ in range(TRIES):  # a reload may be quick where a start before it wasn't
-            shown |= {attach for attach, count in ways.items() if lasts(attach, count)}
-            if shown == {*ways}:
-                break
-        assert shown == {*ways}, "else it shows nothing"
+        assert any(show() for _ in range(TRIES)), "else it shows nothing"
 
 
 class Standing:
