@@ -40,6 +40,7 @@ from npd6_xdp.system.sysctl import read as read_sysctl
 log = logging.getLogger("npd6-xdp")
 
 _PAUSE = 5.0  # seconds between two looks at what nobody announces: accept_ra, the default route
+_SWITCHING = 0.1  # seconds: the kernel switches forwarding on one interface after the other, and says each at once
 _WORD = re.compile(r"[\w.-]+")
 _LAST = object()
 _MOST_READ = 64  # interfaces whose sysctls and counters are read at a look
@@ -98,8 +99,9 @@ class Outlook(Follower):
         return self._has_news() or (self._tags is not None and self._tags.silent != self._silent)
 
     def _on_readable(self) -> None:
-        if self.on_change():
-            self.look()
+        if self.on_change():  # a look at once would find some interfaces as they were, and warn of that
+            soon = time.monotonic() + _SWITCHING
+            self.due = soon if self.due is None else min(self.due, soon)
 
     def _reopen(self) -> None:
         self.reopen()

@@ -46,10 +46,31 @@ class Router:
     def accept_ra(self, _: str) -> int:
         return 0
 
+    def on_change(self) -> bool:
+        return True
+
 
 def look_out(neighbour_table: Callable[[], list[str]] = list) -> Outlook:
     router: Any = Router()
     return Outlook(router, neighbour_table)
+
+
+def test_forwarding_is_looked_at_once_it_is_switched_on_all_interfaces_however_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[bool] = []
+    monkeypatch.setattr(Router, "default_route", lambda _: looks.append(True))
+    found = look_out()
+    found.look()
+    looks.clear()
+    before = time.monotonic()
+    found._on_readable()
+    after, due = time.monotonic(), found.due
+    assert due is not None
+    assert 0.1 <= due - before <= 0.1 + after - before
+    for _ in range(1000):
+        found._on_readable()
+    assert (looks, found.due) == ([], due), "from the first word on"
 
 
 def test_a_small_neighbour_table_is_warned_of_until_it_is_larger(caplog: pytest.LogCaptureFixture) -> None:
