@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import stat
 import time
@@ -60,7 +61,8 @@ def test_status_says_what_there_is(topology: Topology, daemon: Start) -> None:
     assert now["kernel_proxy_entries"] == [{"interface": "wan0", "address": "2001:db8:2::1"}]
     assert now["pending"] == ["2001:db8:1::dead"]
     text = running.command("status").stdout
-    assert text.startswith("working\nnpd6-xdp ")
+    # the kernel's neighbour table is all namespaces' together: others may have it nearly full
+    assert re.match(r"(working|degraded: 1 problem\n  the kernel's neighbour table: .*)\n\n?npd6-xdp ", text), text
     for line in (
         f"  not native: {interface['attach_reason']}",
         "wan0: attached at tc ingress, datapath hybrid, up",
